@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* node_table.h - the table's inside, shared by node.c, dirfd.c and open.c only. */
+#ifndef FS_NODE_TABLE_H
+#define FS_NODE_TABLE_H
+
+#include <pthread.h>
+
+#include "dirfd.h"
+#include "node.h"
+
+struct fs_nodes {
+    pthread_mutex_t lock;       /* protects all below, and the marked fields of every node */
+    fs_node *root;
+    fs_node **nodes;            /* by identity; chains through fs_node.next */
+    fs_name **names;            /* by (parent, text) */
+    size_t node_slots, node_count, name_slots, name_count; /* slots: powers of two */
+    uint64_t freed;             /* nodes freed since memory was last given back */
+    uint32_t dev_major, dev_minor; /* the store's device; immutable */
+    fs_node *strays;            /* only while the table is freed */
+    fs_dir_fds dirs;
+};
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* notice.c - see notice.h. */
+#include "notice.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct notice {
+    fs_node *node;        /* pinned */
+    size_t header_bytes;
+    struct notice *next;
+};
+
+struct fs_notices {
+    pthread_t thread;
+    pthread_mutex_t lock; /* protects all below */
+    pthread_cond_t cond;
+    struct notice *first, **last;
+    bool stop, running;
+};
+
+void notice_attributes(fs_state *fs, fs_node *n, size_t header_bytes)
+{
+    struct fs_notices *q = fs->notices;
+    struct notice *item = malloc(sizeof *item);
+    if (!item)
+        return; /* the attribute timeout will do */
+    node_pin(fs, n);
+    *item = (struct notice){.node = n, .header_bytes = header_bytes};
+    pthread_mutex_lock(&q->lock);
+    *q->last = item;
+    q->last = &item->next;
+    pthread_cond_signal(&q->cond);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void notice_entry_now(fs_state *fs, fs_node *parent, const char *name)
+{
+    fuse_lowlevel_notify_inval_entry(fs->session, node_id(fs, parent), name, strlen(name));
+    atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
+}
+
+static void *notice_thread(void *arg)
+{
+    fs_state *fs = arg;
+    struct fs_notices *q = fs->notices;
+    for (;;) {
+        pthread_mutex_lock(&q->lock);
+        while (!q->first && !q->stop)
+            pthread_cond_wait(&q->cond, &q->lock);
+        struct notice *item = q->first;
+        if (!item) {
+            pthread_mutex_unlock(&q->lock);
+            return NULL;
+        }
+        q->first = item->next;
+        if (!q->first)
+            q->last = &q->first;
+        bool quiet = q->stop;
+        pthread_mutex_unlock(&q->lock);
+        if (!quiet) {
+            fuse_ino_t id = node_id(fs, item->node);
+            /* A negative offset invalidates attributes alone; a length of 0 would mean "to the end". */
+            fuse_lowlevel_notify_inval_inode(fs->session, id, item->header_bytes ? 0 : -1, (off_t)item->header_bytes);
+            atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
+        }
+        node_unpin(fs, item->node);
+        free(item);
+    }
+}
+
+int notices_start(fs_state *fs)
+{
+    struct fs_notices *q = calloc(1, sizeof *q);
+    if (!q)
+        return -ENOMEM;
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_cond_init(&q->cond, NULL);
+    q->last = &q->first;
+    fs->notices = q;
+    int err = -pthread_create(&q->thread, NULL, notice_thread, fs);
+    q->running = err == 0;
+    return err;
+}
+
+void notices_stop(fs_state *fs)
+{
+    struct fs_notices *q = fs->notices;
+    if (!q)
+        return;
+    if (q->running) {
+        pthread_mutex_lock(&q->lock);
+        q->stop = true;
+        pthread_cond_signal(&q->cond);
+        pthread_mutex_unlock(&q->lock);
+        pthread_join(q->thread, NULL);
+    }
+    free(q);
+    fs->notices = NULL;
+}

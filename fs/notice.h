@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * notice.h - telling the kernel that what it believes is outdated. The kernel takes locks for it that a request under way
+ * may hold, so the request loop never does it (PROTOCOLS P27): from there, ask for it to be done by the notice thread.
+ */
+#ifndef FS_NOTICE_H
+#define FS_NOTICE_H
+
+#include "node.h"
+
+int notices_start(fs_state *fs);
+void notices_stop(fs_state *fs);
+/* Any thread; returns at once. Attributes of a node, and its cached bytes [0, header_bytes) if not 0. */
+void notice_attributes(fs_state *fs, fs_node *n, size_t header_bytes);
+/* Not on the leading thread (loop_yield first): the name was forgotten by the kernel when this returns. */
+void notice_entry_now(fs_state *fs, fs_node *parent, const char *name);
+
+#endif

@@ -1,0 +1,641 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ops_file.c - open, create, flush, release, fsync: who has a file open, and when its header must agree with its data.
+ *
+ * An OPEN goes through these steps, each a function below:
+ *   1. find_file   the name still is this node's file (else ESTALE once: the kernel looks again), its descriptors exist
+ *   2. begin_writing  an existing array gets its entry before the first write of a session (PROTOCOLS P4)
+ *   3. empty_file  O_TRUNC: in place, or a new file takes the name because others read the old one (P29)
+ *   4. settle      a session is under way: rows appended so far are counted before anybody reads the header
+ *   5. choose_service  handed to the kernel, or served by the daemon
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "creds.h"
+#include "keeper.h"
+#include "log.h"
+#include "loop.h"
+#include "node_table.h"
+#include "notice.h"
+#include "ops.h"
+#include "sys.h"
+#include "wire.h"
+
+#define COUNT(counter) atomic_fetch_add_explicit(&fs->stats.counter, 1, memory_order_relaxed)
+
+static int64_t stamp_ns(const struct statx_timestamp *t)
+{
+    return t->tv_sec * 1000000000ll + t->tv_nsec;
+}
+
+static bool wants_write(int flags)
+{
+    return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* Are set-id bits at stake? The kernel strips them on writes that it passes through only from its own copy of the
+ * attributes, so such files are served here. */
+static bool has_setid(mode_t mode)
+{
+    return (mode & S_ISUID) || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
+}
+
+/* ---- 1 ---- */
+
+/* o->lock is held: descriptors for an open with these flags. */
+static int open_descriptors(fs_state *fs, fs_open *o, int dir, const char *leaf, int flags)
+{
+    bool keep_writable = wants_write(flags) && fs->mode == FS_MODE_DAEMON;
+    int extra = O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+    if (o->rfd < 0) {
+        int fd = sys_openat(dir, leaf, O_RDONLY | extra, 0);
+        if (fd < 0 && (fd != -EACCES || !wants_write(flags)))
+            return fd;
+        if (fd >= 0)
+            o->rfd = fd;
+    }
+    if (keep_writable && o->wfd < 0) {
+        int fd = o->rfd >= 0 ? sys_reopen(o->rfd, O_RDWR) : sys_openat(dir, leaf, O_RDWR | extra, 0);
+        if (fd == -EACCES)
+            fd = o->rfd >= 0 ? sys_reopen(o->rfd, O_WRONLY) : sys_openat(dir, leaf, O_WRONLY | extra, 0);
+        if (fd < 0)
+            return fd;
+        o->wfd = fd;
+    }
+    return o->rfd < 0 && o->wfd < 0 ? -EACCES : 0;
+}
+
+static bool is_node_file(const fs_node *n, const struct statx *stx)
+{
+    return stx->stx_ino == n->ino && S_ISREG(stx->stx_mode) && node_birth_ns(stx) == n->birth_ns;
+}
+
+/* o->lock is held. 0, or -ESTALE: the name is another file, or none, and the caller may be told. */
+static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct statx *stx)
+{
+    fs_node *n = o->node;
+    fs_dir_fd *dir;
+    char leaf[256];
+    int err = node_leaf(fs, n, &dir, leaf);
+    if (!err) {
+        bool known = o->rfd >= 0 || o->wfd >= 0;
+        if (known) {
+            err = store_statx(fs, dir_fd_number(dir), leaf, stx);
+            if (!err && !is_node_file(n, stx))
+                err = -ESTALE;
+        }
+        if (!err)
+            err = open_descriptors(fs, o, dir_fd_number(dir), leaf, flags);
+        if (!err && !known) {
+            err = store_statx(fs, o->rfd >= 0 ? o->rfd : o->wfd, "", stx);
+            if (!err && !is_node_file(n, stx)) {
+                if (o->rfd >= 0)
+                    close(o->rfd);
+                if (o->wfd >= 0)
+                    close(o->wfd);
+                o->rfd = o->wfd = -1;
+                err = -ESTALE;
+            }
+        }
+        dir_fd_put(fs, dir);
+    }
+    if (err != -ESTALE && err != -ENOENT && err != -ENOTDIR && err != -ELOOP)
+        return err;
+    if (node_may_tell_stale(fs, n, pid))
+        return -ESTALE;
+    /* Told once already: opened through a descriptor or a bind mount. What the node is, it is served with. */
+    int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+    if (fd < 0)
+        return -ENOENT;
+    if (wants_write(flags) && fs->mode == FS_MODE_DAEMON && o->wfd < 0) {
+        o->wfd = sys_reopen(fd, O_RDWR);
+        if (o->wfd < 0)
+            return o->wfd;
+    }
+    return store_statx(fs, fd, "", stx);
+}
+
+/* ---- 2 ---- */
+
+static int begin_writing(fs_state *fs, fs_open *o, const char *path)
+{
+    if (o->node->session || !o->array_name || !path || o->swapped)
+        return 0;
+    bool entered = false;
+    loop_yield(fs);
+    int err = npk_session_begin(fs->store, path, o->rfd >= 0 ? o->rfd : o->wfd, &entered);
+    if (err == -EACCES || err == -EPERM || err == -EROFS) {
+        /* No sidecar can be made here: the file is written as on any filesystem, its growth is not counted. */
+        fs_note_health(fs, path, npk_error());
+        return 0;
+    }
+    if (!err && entered) {
+        o->node->session = true;
+        keeper_watch_session(fs, o->node);
+    }
+    return err;
+}
+
+/* ---- 3 ---- */
+
+/* o->lock is held. Does anybody read the array whom truncation would harm, while nobody writes it? */
+static bool must_swap(fs_open *o, const struct statx *stx)
+{
+    if (!o->array_name || stx->stx_size == 0 || stx->stx_nlink != 1 || o->writers || o->rfd < 0 || o->swapped)
+        return false;
+    if (o->wfd >= 0) {
+        close(o->wfd); /* opened for this very request; a lease would take it for a writer */
+        o->wfd = -1;
+    }
+    if (o->map) {
+        munmap(o->map, o->map_bytes);
+        o->map = NULL;
+    }
+    npk_users users = NPK_USERS_NONE;
+    int err = npk_users_of(o->rfd, &users);
+    if (err == 0 && users == NPK_USERS_WRITERS)
+        return false;
+    return o->readers > 0 || (err == 0 && users == NPK_USERS_READERS);
+}
+
+/* O_TRUNC. 0: the file is empty now. -ESTALE: a new file has the name, the kernel shall look again. */
+static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, const struct statx *stx)
+{
+    fs_state *fs = fs_of(req);
+    if (stx->stx_size > 0)
+        loop_yield(fs);
+    if (path && must_swap(o, stx)) {
+        fs_node *parent;
+        char leaf[256];
+        int err = node_place(fs, o->node, &parent, leaf);
+        if (!err) {
+            if (o->node->session)
+                npk_session_forget(fs->store, path, o->rfd);
+            err = npk_replace_empty(fs->store, path, o->rfd);
+            if (!err) {
+                o->swapped = true;
+                o->node->session = false;
+                node_unname(fs, parent, leaf);
+                node_may_tell_stale(fs, o->node, fuse_req_ctx(req)->pid);
+                COUNT(swaps);
+                notice_entry_now(fs, parent, leaf);
+                err = -ESTALE;
+            }
+            node_unpin(fs, parent);
+        }
+        if (err == -ESTALE)
+            return err;
+        /* It cannot be carried over: truncated in place, as natively. */
+    }
+    if (o->node->session && path) {
+        int err = npk_session_forget(fs->store, path, o->rfd >= 0 ? o->rfd : o->wfd);
+        if (err && err != -ENOENT)
+            return err;
+        o->node->session = false;
+    }
+    if (fs->mode == FS_MODE_DAEMON && o->wfd < 0 && wants_write(flags)) {
+        o->wfd = sys_reopen(o->rfd, O_RDWR);
+        if (o->wfd < 0)
+            return o->wfd;
+    }
+    bool close_it;
+    int fd = open_writable(o, &close_it);
+    if (fd < 0)
+        return fd;
+    int err = sys_ftruncate(fd, 0);
+    if (!err && fuse_req_ctx(req)->uid != 0 && has_setid(stx->stx_mode)) {
+        mode_t drop = S_ISUID | (stx->stx_mode & S_IXGRP ? S_ISGID : 0);
+        sys_chmod_fd(fd, (stx->stx_mode & 07777) & ~drop);
+    }
+    if (close_it)
+        close(fd);
+    return err;
+}
+
+/* ---- 4 ---- */
+
+/* o->lock is held. Neither size nor time has moved since header and data were found to agree. */
+static bool is_settled(fs_state *fs, const fs_open *o, int fd)
+{
+    struct statx stx;
+    return o->settled_mtime_us > 0 && store_statx(fs, fd, "", &stx) == 0 && stx.stx_size == o->settled_bytes &&
+           stamp_ns(&stx.stx_mtime) / 1000 == o->settled_mtime_us;
+}
+
+void settle(fs_state *fs, fs_open *o, unsigned flags)
+{
+    char *path = node_path(fs, o->node);
+    if (!path)
+        return; /* unlinked: nobody will read its header by name, and who has it open wrote it */
+    open_lock(fs, o);
+    int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+    npk_settle_state state = NPK_SETTLED;
+    npk_info info = {0};
+    int err = 0;
+    if (fd >= 0 && o->node->session && o->creators == 0 && !o->swapped && !is_settled(fs, o, fd)) {
+        err = npk_settle(fs->store, path, fd, flags | NPK_SETTLE_TRY, &state, &info);
+        if (err == -EAGAIN) { /* a library holds the array's lock: wait for it, but not in the request loop */
+            loop_yield(fs);
+            err = npk_settle(fs->store, path, fd, flags, &state, &info);
+        }
+        if (err) {
+            fs_note_failure(fs, path, npk_error());
+        } else {
+            o->no_room = state == NPK_NO_ROOM;
+            o->settled_bytes = info.file_bytes;
+            o->settled_mtime_us = state == NPK_SETTLED || state == NPK_PART_ROW ? info.mtime_us : -1;
+            if (fs->mode == FS_MODE_DAEMON)
+                notice_attributes(fs, o->node, info.header.data_offset);
+        }
+        npk_info_clear(&info);
+    }
+    pthread_mutex_unlock(&o->lock);
+    free(path);
+}
+
+/* Rows were appended beyond the room of the header, and the last writer is gone. 0: a longer header took the name. */
+static int make_room(fs_state *fs, fs_open *o)
+{
+    fs_node *parent;
+    char leaf[256];
+    char *path = node_path(fs, o->node);
+    int err = path ? node_place(fs, o->node, &parent, leaf) : -ESTALE;
+    if (!err) {
+        loop_yield(fs);
+        err = npk_make_room(fs->store, path);
+        if (!err) {
+            o->no_room = false;
+            o->swapped = true;
+            o->node->session = false;
+            node_unname(fs, parent, leaf);
+            COUNT(swaps);
+            notice_entry_now(fs, parent, leaf);
+        } else if (err != -EBUSY) {
+            fs_note_failure(fs, path, npk_error());
+        }
+        node_unpin(fs, parent);
+    }
+    free(path);
+    return err;
+}
+
+/* ---- 5 ---- */
+
+/* o->lock is held. The id to hand over, or 0: the daemon serves it. */
+static int backing_id(fs_state *fs, fs_open *o, mode_t mode)
+{
+    if (fs->mode != FS_MODE_PASSTHROUGH || o->no_backing || o->rfd < 0)
+        return 0;
+    if (has_setid(mode) && o->passthrough == 0)
+        return 0;
+    if (o->backing_id)
+        return o->backing_id;
+    int id = wire_backing_open(fs, o->rfd);
+    if (id < 0) {
+        o->no_backing = true;
+        if (id != -ELOOP)
+            fs_log(FS_LOG_WARNING, "a file could not be handed to the kernel (%s): the daemon serves it", strerror(-id));
+        return 0;
+    }
+    o->backing_id = id;
+    return id;
+}
+
+/* The open is settled: count the handle and answer. o->lock is held and released here. */
+static fs_handle *add_handle(fs_open *o, int flags, bool creator)
+{
+    fs_handle *h = calloc(1, sizeof *h);
+    if (!h)
+        return NULL;
+    *h = (fs_handle){
+        .node = o->node,
+        .open = o,
+        .flags = flags,
+        .writer = wants_write(flags),
+        .reader = (flags & O_ACCMODE) != O_WRONLY,
+        .append = flags & O_APPEND,
+        .creator = creator,
+    };
+    o->writers += h->writer;
+    o->readers += h->reader;
+    o->creators += h->creator;
+    return h;
+}
+
+/* Drop what add_handle counted. */
+static void remove_handle(fs_state *fs, fs_handle *h)
+{
+    fs_open *o = h->open;
+    bool quiet;
+    open_lock(fs, o);
+    o->writers -= h->writer;
+    o->readers -= h->reader;
+    o->creators -= h->creator;
+    o->passthrough -= h->passthrough;
+    quiet = o->writers == 0;
+    if (quiet && o->wfd >= 0 && o->rfd >= 0) {
+        close(o->wfd);
+        o->wfd = -1;
+    }
+    bool longer = quiet && o->no_room && h->writer;
+    pthread_mutex_unlock(&o->lock);
+    if (longer)
+        make_room(fs, o);
+    open_release(fs, o);
+    free(h);
+}
+
+/* Timestamps younger than this may not tell two changes apart. */
+#define STAMP_RACY_NS 100000000ll
+
+/* A daemon-served reader goes through the kernel's page cache, which is native speed from the second look on. May it
+ * keep the pages of earlier opens? Only if the file is provably as it was then; any doubt and they are dropped, so an
+ * open always sees the file. */
+static bool may_keep_pages(fs_node *n, const struct statx *stx, bool changed_here)
+{
+    int64_t mtime = stamp_ns(&stx->stx_mtime), ctime = stamp_ns(&stx->stx_ctime);
+    bool same = !changed_here && n->cached_mtime_ns && n->cached_mtime_ns == mtime && n->cached_ctime_ns == ctime &&
+                n->cached_size == stx->stx_size;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t now_ns = now.tv_sec * 1000000000ll + now.tv_nsec;
+    bool settled = !changed_here && now_ns - mtime > STAMP_RACY_NS && now_ns - ctime > STAMP_RACY_NS;
+    n->cached_mtime_ns = settled ? mtime : 0;
+    n->cached_ctime_ns = ctime;
+    n->cached_size = stx->stx_size;
+    return same;
+}
+
+static unsigned reply_flags(fs_state *fs, const fs_handle *h, int id)
+{
+    unsigned flags = 0;
+    if (!h->writer)
+        flags |= 1u << 5; /* FOPEN_NOFLUSH: closing a reader needs no answer from here */
+    if (!id && fs->direct_mmap && h->writer)
+        flags |= 1u << 0; /* FOPEN_DIRECT_IO: one copy, and each write arrives as it was made */
+    if (!id && h->keep_pages)
+        flags |= 1u << 1; /* FOPEN_KEEP_CACHE */
+    return flags;
+}
+
+/* Steps 2 to 5 for a file that was found. */
+static int prepare_open(fuse_req_t req, fs_open *o, int flags, struct statx *stx, const char *path)
+{
+    fs_state *fs = fs_of(req);
+    int err = 0;
+    bool trunc = flags & O_TRUNC;
+    if (wants_write(flags) && !trunc)
+        err = begin_writing(fs, o, path);
+    if (!err && trunc)
+        err = empty_file(req, o, path, flags, stx);
+    return err;
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *n = node_of(fs, ino);
+    COUNT(opens);
+    if (n->kind != NODE_STORE) {
+        control_open(req, n, fi);
+        return;
+    }
+    if (fs->read_only && (wants_write(fi->flags) || fi->flags & O_TRUNC)) {
+        fuse_reply_err(req, EROFS);
+        return;
+    }
+    fs_open *o = open_acquire(fs, n);
+    char *path = NULL;
+    struct statx stx;
+    int err = o ? 0 : -ENOMEM;
+    fs_handle *h = NULL;
+    int id = 0;
+    if (!err) {
+        open_lock(fs, o);
+        bool fresh = o->rfd < 0 && o->wfd < 0;
+        err = find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx);
+        if (!err && !o->array_name) /* asked again each time: a rename can make an array of it */
+            o->array_name = node_is_named_like_array(fs, n);
+        if (!err && o->array_name)
+            path = node_path(fs, n);
+        if (!err && fresh && path && !fs->read_only) {
+            bool entered = false; /* of a session that ended by a crash, or of another mount */
+            if (npk_session_find(fs->store, path, o->rfd >= 0 ? o->rfd : o->wfd, &entered) == 0 && entered &&
+                !o->node->session) {
+                o->node->session = true;
+                keeper_watch_session(fs, n);
+            }
+        }
+        if (!err)
+            err = prepare_open(req, o, fi->flags, &stx, path);
+        bool lagging = !err && o->no_room && o->writers == 0 && path;
+        bool pending = !err && o->node->session && !(fi->flags & O_TRUNC);
+        if (lagging || pending) {
+            pthread_mutex_unlock(&o->lock);
+            if (pending)
+                settle(fs, o, NPK_SETTLE_CUT * !o->writers);
+            if (o->no_room && o->writers == 0 && make_room(fs, o) == 0) {
+                node_may_tell_stale(fs, n, fuse_req_ctx(req)->pid);
+                err = -ESTALE;
+            }
+            open_lock(fs, o);
+        }
+        if (!err && !(h = add_handle(o, fi->flags, fi->flags & O_TRUNC)))
+            err = -ENOMEM;
+        if (!err) {
+            id = backing_id(fs, o, stx.stx_mode);
+            h->passthrough = id != 0;
+            o->passthrough += h->passthrough;
+            h->keep_pages = !id && !h->writer && may_keep_pages(n, &stx, pending);
+            if (!id && wants_write(fi->flags) && o->wfd < 0)
+                o->wfd = sys_reopen(o->rfd, O_RDWR);
+        }
+        pthread_mutex_unlock(&o->lock);
+    }
+    free(path);
+    if (err) {
+        if (o)
+            open_release(fs, o);
+        fuse_reply_err(req, -err);
+        return;
+    }
+    fi->fh = (uint64_t)(uintptr_t)h;
+    if (wire_reply_open(req, fi, reply_flags(fs, h, id), id) != 0)
+        remove_handle(fs, h);
+}
+
+/* A handle of a file that was just made, with its descriptor (taken over, writable). NULL: no memory. */
+static fs_handle *handle_of_new(fs_state *fs, fs_node *n, int fd, mode_t mode, int flags, bool creator, int *id)
+{
+    fs_open *o = open_acquire(fs, n);
+    if (!o) {
+        close(fd);
+        return NULL;
+    }
+    open_lock(fs, o);
+    o->array_name = node_is_named_like_array(fs, n);
+    if (o->rfd < 0)
+        o->rfd = sys_reopen(fd, O_RDONLY); /* negative: a mode without read permission, and a daemon that is not root */
+    fs_handle *h = add_handle(o, flags, creator);
+    if (h) {
+        *id = backing_id(fs, o, mode);
+        h->passthrough = *id != 0;
+        o->passthrough += h->passthrough;
+        if (o->wfd < 0 && (!*id || o->rfd < 0)) {
+            o->wfd = fd;
+            fd = -1;
+        }
+    }
+    pthread_mutex_unlock(&o->lock);
+    if (fd >= 0)
+        close(fd);
+    if (!h)
+        open_release(fs, o);
+    return h;
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id);
+    COUNT(creates);
+    int err = may_change(fs, parent, name);
+    fs_dir_fd *dir = NULL;
+    if (!err)
+        err = -dir_fd_get(fs, parent, &dir);
+    if (err) {
+        fuse_reply_err(req, err);
+        return;
+    }
+    fs_creds c = creds_become(req);
+    int fd = sys_openat(dir_fd_number(dir), name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+    creds_restore(c);
+    bool existed = fd == -EEXIST && !(fi->flags & O_EXCL);
+    if (existed) /* made behind the mount a moment ago */
+        fd = sys_openat(dir_fd_number(dir), name, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
+    struct statx stx;
+    err = fd < 0 ? fd : store_statx(fs, fd, "", &stx);
+    if (!err && existed && fi->flags & O_TRUNC)
+        err = sys_ftruncate(fd, 0);
+    fs_node *n = err ? NULL : node_bind(fs, parent, name, &stx);
+    int id = 0;
+    fs_handle *h = n ? handle_of_new(fs, n, fd, stx.stx_mode, fi->flags, !existed || fi->flags & O_TRUNC, &id) : NULL;
+    if (!n && fd >= 0)
+        close(fd);
+    dir_fd_put(fs, dir);
+    if (!h) {
+        if (n)
+            node_forget(fs, n, 1);
+        fuse_reply_err(req, err ? -err : ENOMEM);
+        return;
+    }
+    struct fuse_entry_param e;
+    fill_entry(fs, &e, n, &stx);
+    fi->fh = (uint64_t)(uintptr_t)h;
+    if (wire_reply_create(req, &e, fi, reply_flags(fs, h, id), id) != 0) {
+        remove_handle(fs, h);
+        node_forget(fs, n, 1);
+    }
+}
+
+int file_make_unnamed(fs_state *fs, fuse_ino_t dir_id, mode_t mode, uid_t uid, gid_t gid, struct fuse_file_info *fi,
+                      struct fuse_entry_param *e, unsigned *open_flags, int *id)
+{
+    fs_node *dir = node_of(fs, dir_id);
+    if (dir->kind != NODE_STORE)
+        return -EPERM;
+    if (fs->read_only)
+        return -EROFS;
+    fs_dir_fd *at;
+    int err = dir_fd_get(fs, dir, &at);
+    if (err)
+        return err;
+    struct statx above, stx;
+    /* The kernel has checked that the caller may write here; it lacks only the ownership that making it oneself gives. */
+    int fd = sys_openat(dir_fd_number(at), ".", O_TMPFILE | O_RDWR | (fi->flags & O_EXCL), mode & 07777);
+    err = fd < 0 ? fd : store_statx(fs, dir_fd_number(at), "", &above);
+    if (!err && geteuid() == 0 && (uid || gid))
+        err = sys_fchown(fd, uid, above.stx_mode & S_ISGID ? above.stx_gid : gid);
+    if (!err)
+        err = store_statx(fs, fd, "", &stx);
+    dir_fd_put(fs, at);
+    fs_node *n = err ? NULL : node_bind_unnamed(fs, &stx);
+    fs_handle *h = n ? handle_of_new(fs, n, fd, stx.stx_mode, fi->flags, true, id) : NULL;
+    if (!n && fd >= 0)
+        close(fd);
+    if (!h) {
+        if (n)
+            node_forget(fs, n, 1);
+        return err ? err : -ENOMEM;
+    }
+    fill_entry(fs, e, n, &stx);
+    fi->fh = (uint64_t)(uintptr_t)h;
+    *open_flags = reply_flags(fs, h, *id);
+    return 0;
+}
+
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    fs_state *fs = fs_of(req);
+    fs_handle *h = handle_of(fi);
+    fs_node *n = node_of(fs, ino);
+    if (n->kind != NODE_STORE) {
+        control_flush(req, fi);
+        return;
+    }
+    COUNT(flushes);
+    locks_drop_owner(fs, n, fi->lock_owner);
+    if (h->writer && h->node->session)
+        settle(fs, h->open, 0);
+    fuse_reply_err(req, 0);
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *n = node_of(fs, ino);
+    if (n->kind != NODE_STORE) {
+        control_release(req, fi);
+        return;
+    }
+    fs_handle *h = handle_of(fi);
+    locks_drop_handle(fs, h);
+    if (h->writer && h->node->session)
+        settle(fs, h->open, 0);
+    remove_handle(fs, h);
+    fuse_reply_err(req, 0);
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+    fs_state *fs = fs_of(req);
+    fs_handle *h = handle_of(fi);
+    if (node_of(fs, ino)->kind != NODE_STORE || !h) {
+        fuse_reply_err(req, 0);
+        return;
+    }
+    loop_yield(fs);
+    if (h->node->session)
+        settle(fs, h->open, 0);
+    int fd = h->open->wfd >= 0 ? h->open->wfd : h->open->rfd;
+    int err = sys_fsync(fd, data_only);
+    if (!err && h->creator) { /* a file that took a name by a swap is durable only with the name */
+        fs_node *parent;
+        char leaf[256];
+        if (node_place(fs, h->node, &parent, leaf) == 0) {
+            int dir = node_fd(fs, parent, O_RDONLY | O_DIRECTORY);
+            if (dir >= 0) {
+                sys_fsync(dir, 0);
+                close(dir);
+            }
+            node_unpin(fs, parent);
+        }
+    }
+    fuse_reply_err(req, -err);
+}

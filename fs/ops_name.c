@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ops_name.c - lookup, and everything that makes, moves and removes names. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "creds.h"
+#include "keeper.h"
+#include "loop.h"
+#include "node_table.h"
+#include "ops.h"
+#include "sys.h"
+#include "watch.h"
+
+#define COUNT(counter) atomic_fetch_add_explicit(&fs->stats.counter, 1, memory_order_relaxed)
+
+int store_statx(fs_state *fs, int dir, const char *name, struct statx *stx)
+{
+    int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (*name ? 0 : AT_EMPTY_PATH);
+    if (statx(dir, name, flags, STATX_BASIC_STATS | STATX_BTIME, stx) < 0)
+        return -errno;
+    if (stx->stx_dev_minor != fs->nodes->dev_minor || stx->stx_dev_major != fs->nodes->dev_major)
+        return -EXDEV;
+    return 0;
+}
+
+int node_leaf(fs_state *fs, fs_node *n, fs_dir_fd **dir, char leaf[256])
+{
+    fs_node *parent;
+    int err = node_place(fs, n, &parent, leaf);
+    if (err)
+        return err;
+    err = dir_fd_get(fs, parent, dir);
+    node_unpin(fs, parent);
+    return err;
+}
+
+static bool is_same_file(const fs_node *n, const struct statx *stx)
+{
+    return stx->stx_ino == n->ino && (stx->stx_mode & S_IFMT) == n->type && node_birth_ns(stx) == n->birth_ns;
+}
+
+int node_statx(fs_state *fs, fs_node *n, struct statx *stx)
+{
+    fs_open *o = n->type == S_IFREG ? open_borrow(fs, n) : NULL;
+    if (o) {
+        int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+        int err = fd >= 0 ? store_statx(fs, fd, "", stx) : -EBADF;
+        open_release(fs, o);
+        if (!err)
+            return 0;
+    }
+    fs_dir_fd *dir;
+    int err;
+    if (n->type == S_IFDIR) {
+        err = dir_fd_get(fs, n, &dir);
+        if (!err) {
+            err = store_statx(fs, dir_fd_number(dir), "", stx);
+            dir_fd_put(fs, dir);
+        }
+        return err;
+    }
+    char leaf[256];
+    err = node_leaf(fs, n, &dir, leaf);
+    if (err)
+        return err;
+    err = store_statx(fs, dir_fd_number(dir), leaf, stx);
+    dir_fd_put(fs, dir);
+    if (!err && !is_same_file(n, stx))
+        err = -ESTALE;
+    return err;
+}
+
+int node_fd(fs_state *fs, fs_node *n, int flags)
+{
+    fs_dir_fd *dir;
+    int fd;
+    if (n->type == S_IFDIR) {
+        fd = dir_fd_get(fs, n, &dir);
+        if (fd)
+            return fd;
+        fd = openat(dir_fd_number(dir), ".", flags | O_CLOEXEC);
+        fd = fd < 0 ? -errno : fd;
+        dir_fd_put(fs, dir);
+        return fd;
+    }
+    fs_open *o = open_borrow(fs, n);
+    if (o && o->rfd >= 0) {
+        fd = flags & O_PATH ? fcntl(o->rfd, F_DUPFD_CLOEXEC, 3) : sys_reopen(o->rfd, flags & ~O_NOFOLLOW);
+        fd = fd == -1 ? -errno : fd;
+        open_release(fs, o);
+        return fd;
+    }
+    if (o)
+        open_release(fs, o);
+    char leaf[256];
+    fd = node_leaf(fs, n, &dir, leaf);
+    if (fd)
+        return fd;
+    fd = openat(dir_fd_number(dir), leaf, flags | O_NOFOLLOW | O_CLOEXEC);
+    fd = fd < 0 ? -errno : fd;
+    dir_fd_put(fs, dir);
+    struct statx stx;
+    if (fd >= 0 && (store_statx(fs, fd, "", &stx) || !is_same_file(n, &stx))) {
+        close(fd);
+        fd = -ESTALE;
+    }
+    return fd;
+}
+
+void fill_entry(fs_state *fs, struct fuse_entry_param *e, fs_node *n, const struct statx *stx)
+{
+    *e = (struct fuse_entry_param){
+        .ino = node_id(fs, n),
+        .attr_timeout = fs->options->attr_timeout_s,
+        .entry_timeout = fs->options->attr_timeout_s,
+    };
+    stat_from_statx(&e->attr, stx);
+}
+
+void reply_entry(fuse_req_t req, fs_node *parent, const char *name, const struct statx *stx)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *n = node_bind(fs, parent, name, stx);
+    if (!n) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    struct fuse_entry_param e;
+    fill_entry(fs, &e, n, stx);
+    if (fuse_reply_entry(req, &e) != 0)
+        node_forget(fs, n, 1); /* the request was interrupted: the kernel does not know the node */
+}
+
+int may_change(fs_state *fs, fs_node *parent, const char *name)
+{
+    if (parent->kind != NODE_STORE)
+        return EPERM;
+    if (is_reserved_name(name)) {
+        fs_note_failure(fs, "", strcmp(name, ".npk") == 0
+                                    ? "\".npk\" is the name of the controls; an entry of the store takes any other name"
+                                    : "\".npkfs\" is the name of the sidecar folder; an entry of the store takes any "
+                                      "other name");
+        return EPERM;
+    }
+    return fs->read_only ? EROFS : 0;
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent_id, const char *name)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id);
+    COUNT(lookups);
+    if (parent->kind != NODE_STORE || is_control_name(name)) {
+        control_lookup(req, parent, name);
+        return;
+    }
+    if (strcmp(name, ".npkfs") == 0) {
+        fuse_reply_err(req, ENOENT);
+        return;
+    }
+    fs_dir_fd *dir;
+    struct statx stx;
+    int err = dir_fd_get(fs, parent, &dir);
+    if (!err) {
+        err = store_statx(fs, dir_fd_number(dir), name, &stx);
+        dir_fd_put(fs, dir);
+        if (err == -ENOENT)
+            node_unname(fs, parent, name);
+    }
+    if (err) {
+        fuse_reply_err(req, -err);
+        return;
+    }
+    watch_directory(fs, parent);
+    reply_entry(req, parent, name, &stx);
+}
+
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+    fs_state *fs = fs_of(req);
+    node_forget(fs, node_of(fs, ino), count);
+    fuse_reply_none(req);
+}
+
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+    fs_state *fs = fs_of(req);
+    for (size_t i = 0; i < count; i++)
+        node_forget(fs, node_of(fs, forgets[i].ino), forgets[i].nlookup);
+    fuse_reply_none(req);
+    keeper_wake(fs);
+}
+
+void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    fs_state *fs = fs_of(req);
+    char target[PATH_MAX + 1];
+    int fd = node_fd(fs, node_of(fs, ino), O_PATH);
+    if (fd < 0) {
+        fuse_reply_err(req, -fd);
+        return;
+    }
+    ssize_t n = readlinkat(fd, "", target, PATH_MAX);
+    int err = errno;
+    close(fd);
+    if (n < 0) {
+        fuse_reply_err(req, err);
+        return;
+    }
+    target[n] = '\0';
+    fuse_reply_readlink(req, target);
+}
+
+/* After something was made under (parent, name): reply with it, or undo nothing and tell the errno. */
+static void reply_made(fuse_req_t req, fs_node *parent, fs_dir_fd *dir, const char *name, int err)
+{
+    fs_state *fs = fs_of(req);
+    struct statx stx;
+    if (!err)
+        err = store_statx(fs, dir_fd_number(dir), name, &stx);
+    if (!err)
+        reply_entry(req, parent, name, &stx);
+    else
+        fuse_reply_err(req, -err);
+    dir_fd_put(fs, dir);
+}
+
+/* The directory to make `name` in, or a reply was sent. */
+static bool begin_change(fuse_req_t req, fs_node *parent, const char *name, fs_dir_fd **dir)
+{
+    fs_state *fs = fs_of(req);
+    int err = may_change(fs, parent, name);
+    if (!err)
+        err = -dir_fd_get(fs, parent, dir);
+    if (err)
+        fuse_reply_err(req, err);
+    return !err;
+}
+
+void op_mknod(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mode, dev_t rdev)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id);
+    fs_dir_fd *dir;
+    if (!begin_change(req, parent, name, &dir))
+        return;
+    fs_creds c = creds_become(req);
+    int err = sys_mknodat(dir_fd_number(dir), name, mode, rdev);
+    creds_restore(c);
+    if (err == -EPERM && c.changed && (S_ISCHR(mode) || S_ISBLK(mode)))
+        err = sys_mknodat(dir_fd_number(dir), name, mode, rdev); /* the kernel has checked CAP_MKNOD */
+    reply_made(req, parent, dir, name, err);
+}
+
+void op_mkdir(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mode)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id);
+    fs_dir_fd *dir;
+    if (!begin_change(req, parent, name, &dir))
+        return;
+    fs_creds c = creds_become(req);
+    int err = sys_mkdirat(dir_fd_number(dir), name, mode);
+    creds_restore(c);
+    reply_made(req, parent, dir, name, err);
+}
+
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent_id, const char *name)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id);
+    fs_dir_fd *dir;
+    if (!begin_change(req, parent, name, &dir))
+        return;
+    fs_creds c = creds_become(req);
+    int err = sys_symlinkat(target, dir_fd_number(dir), name);
+    creds_restore(c);
+    reply_made(req, parent, dir, name, err);
+}
+
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_id, const char *name)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id), *n = node_of(fs, ino);
+    fs_dir_fd *dir, *from;
+    char leaf[256];
+    if (n->kind != NODE_STORE) {
+        fuse_reply_err(req, EPERM);
+        return;
+    }
+    if (!begin_change(req, parent, name, &dir))
+        return;
+    int err = node_leaf(fs, n, &from, leaf);
+    if (!err) {
+        err = sys_linkat(dir_fd_number(from), leaf, dir_fd_number(dir), name, 0);
+        dir_fd_put(fs, from);
+    } else {
+        /* No name: a file made by O_TMPFILE, or unlinked; its descriptor can be given a name where it never had one. */
+        int fd = node_fd(fs, n, O_RDONLY);
+        if (fd >= 0) {
+            char path[48];
+            snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+            err = sys_linkat(AT_FDCWD, path, dir_fd_number(dir), name, AT_SYMLINK_FOLLOW);
+            close(fd);
+        } else {
+            err = -ENOENT;
+        }
+    }
+    reply_made(req, parent, dir, name, err);
+}
+
+/* After a name was taken away: the node that had it, and what the daemon keeps for it. */
+static void lost_name(fs_state *fs, fs_node *victim)
+{
+    if (!victim)
+        return;
+    /* A kept registration would hold the space of a file that nobody can reach (P33). */
+    open_drop_idle(fs, victim);
+    if (victim->type == S_IFDIR)
+        dir_fd_drop(fs, victim);
+    struct statx stx;
+    bool gone = true;
+    fs_open *o = open_borrow(fs, victim);
+    if (o) {
+        int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+        gone = fd < 0 || store_statx(fs, fd, "", &stx) != 0 || stx.stx_nlink == 0;
+        open_release(fs, o);
+    } else if (node_statx(fs, victim, &stx) == 0) {
+        gone = stx.stx_nlink == 0;
+    }
+    if (gone)
+        node_mark_dead(fs, victim);
+    node_unpin(fs, victim);
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent_id, const char *name)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id);
+    fs_dir_fd *dir;
+    COUNT(unlinks);
+    if (!begin_change(req, parent, name, &dir))
+        return;
+    fs_node *victim = node_find(fs, parent, name);
+    int err = sys_unlinkat(dir_fd_number(dir), name, 0);
+    dir_fd_put(fs, dir);
+    if (!err)
+        node_unname(fs, parent, name);
+    if (!err)
+        lost_name(fs, victim);
+    else if (victim)
+        node_unpin(fs, victim);
+    fuse_reply_err(req, -err);
+}
+
+static char *path_below(fs_state *fs, fs_node *parent, const char *name)
+{
+    char *above = node_path(fs, parent), *path = NULL;
+    if (above && (path = malloc(strlen(above) + strlen(name) + 2))) {
+        strcpy(path, above);
+        if (*above)
+            strcat(path, "/");
+        strcat(path, name);
+    }
+    free(above);
+    return path;
+}
+
+/* A directory that shows nothing is empty: its sidecar folder goes with it (P32). 0: it can be removed now. */
+static int clear_sidecar(fs_state *fs, fs_node *parent, const char *name)
+{
+    char *path = path_below(fs, parent, name);
+    int err = path ? npk_dir_clear(fs->store, path) : -ENOMEM;
+    free(path);
+    return err;
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent_id, const char *name)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id);
+    fs_dir_fd *dir;
+    if (!begin_change(req, parent, name, &dir))
+        return;
+    fs_node *victim = node_find(fs, parent, name);
+    int err = sys_unlinkat(dir_fd_number(dir), name, AT_REMOVEDIR);
+    if (err == -ENOTEMPTY) {
+        loop_yield(fs);
+        if (clear_sidecar(fs, parent, name) == 0)
+            err = sys_unlinkat(dir_fd_number(dir), name, AT_REMOVEDIR);
+    }
+    dir_fd_put(fs, dir);
+    if (!err) {
+        node_unname(fs, parent, name);
+        lost_name(fs, victim);
+    } else if (victim) {
+        node_unpin(fs, victim);
+    }
+    fuse_reply_err(req, -err);
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent_id, const char *name, fuse_ino_t to_id, const char *new_name,
+               unsigned flags)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent = node_of(fs, parent_id), *to = node_of(fs, to_id);
+    fs_dir_fd *from_dir, *to_dir;
+    COUNT(renames);
+    int err = may_change(fs, parent, name);
+    if (!err)
+        err = may_change(fs, to, new_name);
+    if (!err)
+        err = -dir_fd_get(fs, parent, &from_dir);
+    if (err) {
+        fuse_reply_err(req, err);
+        return;
+    }
+    err = dir_fd_get(fs, to, &to_dir);
+    if (!err) {
+        bool exchange = flags & 2 /* RENAME_EXCHANGE */;
+        fs_node *victim = exchange ? NULL : node_find(fs, to, new_name);
+        err = sys_renameat2(dir_fd_number(from_dir), name, dir_fd_number(to_dir), new_name, flags);
+        if (err == -ENOTEMPTY && !exchange) {
+            loop_yield(fs);
+            if (clear_sidecar(fs, to, new_name) == 0)
+                err = sys_renameat2(dir_fd_number(from_dir), name, dir_fd_number(to_dir), new_name, flags);
+        }
+        bool moved = false;
+        if (!err) {
+            struct statx stx; /* renaming one hard link over another changes nothing */
+            fs_node *old = node_find(fs, parent, name);
+            moved = exchange || store_statx(fs, dir_fd_number(from_dir), name, &stx) == -ENOENT || old == NULL;
+            if (old)
+                node_unpin(fs, old);
+        }
+        if (moved)
+            node_rename(fs, parent, name, to, new_name, exchange);
+        if (victim && moved)
+            lost_name(fs, victim);
+        else if (victim)
+            node_unpin(fs, victim);
+        dir_fd_put(fs, to_dir);
+    }
+    dir_fd_put(fs, from_dir);
+    fuse_reply_err(req, -err);
+}

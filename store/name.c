@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Names of arrays: is there one, what is it, rename, remove. */
+#define _GNU_SOURCE 1
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dirty.h"
+#include "fail.h"
+#include "io.h"
+#include "npk.h"
+#include "path.h"
+#include "settle.h"
+#include "store.h"
+#include "swap.h"
+#include "target.h"
+#include "walk.h"
+
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
+
+npk_err npk_stat(npk_store *s, const char *name, npk_info *out)
+{
+    char path[NPK__PATH_BYTES];
+    int err = npk__name_to_path(name, path, sizeof(path));
+    if (err)
+        return err;
+    int fd = npk__open_beneath(s->root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    if (fd < 0)
+        return npk__name_failed(fd, name);
+    struct stat st;
+    npk_info info = {0};
+    err = npk__fstat(fd, &st);
+    if (!err)
+        err = npk__fd_facts(fd, &info, NULL);
+    npk__close(&fd);
+    if (err)
+        return npk__fail_errno(err, name);
+    if (S_ISDIR(st.st_mode)) {
+        npk_info_clear(&info);
+        return npk__name_failed(-EISDIR, name);
+    }
+    *out = info;
+    return 0;
+}
+
+npk_err npk_exists(npk_store *s, const char *name, bool *out)
+{
+    npk_info info;
+    int err = npk_stat(s, name, &info);
+    if (err == -ENOENT || err == -ENOTDIR || err == -EISDIR || err == -ELOOP) {
+        *out = false;
+        return 0;
+    }
+    if (err)
+        return err;
+    *out = info.reason == NULL;
+    npk_info_clear(&info);
+    return 0;
+}
+
+/* ---- rename ---------------------------------------------------------------------------------------------------- */
+
+/* Where the filesystem cannot refuse an existing name by itself: both names are locked, so only a program that takes no
+ * lock could come in between. */
+static int rename_by_hand(const npk_target *from, const npk_target *to)
+{
+    struct stat st;
+    int err = npk__fstatat(to->dir.fd, to->leaf, &st);
+    if (err != -ENOENT)
+        return err ? err : -EEXIST;
+    return npk__renameat2(from->dir.fd, from->leaf, to->dir.fd, to->leaf, 0);
+}
+
+static int move(npk_target *from, const npk_target *to)
+{
+    struct stat st, from_dir, to_dir;
+    npk_file_id id;
+    int fd = npk__openat(from->dir.fd, from->leaf, O_PATH | O_NOFOLLOW, 0);
+    int err = fd < 0 ? fd : npk__fstat(fd, &st);
+    if (!err && !S_ISREG(st.st_mode))
+        err = S_ISLNK(st.st_mode) ? -ELOOP : S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+    if (!err)
+        err = npk__file_id(fd, &id);
+    if (!err)
+        err = npk__fstat(from->dir.fd, &from_dir);
+    if (!err)
+        err = npk__fstat(to->dir.fd, &to_dir);
+    bool elsewhere = !err && from_dir.st_ino != to_dir.st_ino;
+    if (!err && elsewhere) /* P4: its entry goes ahead of it, so that no moment is without one */
+        err = npk__dirty_copy(from->dir.fd, to->dir.fd, fd, to->leaf);
+    npk__close(&fd);
+    if (err)
+        return npk__name_failed(err, from->name);
+    err = npk__renameat2(from->dir.fd, from->leaf, to->dir.fd, to->leaf, RENAME_NOREPLACE);
+    if (err == -EINVAL || err == -ENOSYS)
+        err = rename_by_hand(from, to);
+    if (elsewhere) /* the entry that is too many: the new one's if it stayed here */
+        (void)npk__dirty_remove(err ? to->dir.fd : from->dir.fd, &id, false);
+    if (err == -EEXIST)
+        return npk__fail(err, "\"%s\": there is an array or a file of this name; remove it or choose another", to->name);
+    return err ? npk__name_failed(err, from->name) : 0;
+}
+
+npk_err npk_rename(npk_store *s, const char *from, const char *to)
+{
+    char path[NPK__PATH_BYTES];
+    npk_info info;
+    int err = npk__store_writable(s, from);
+    if (!err)
+        err = npk__name_to_path(to, path, sizeof(path));
+    if (!err)
+        err = npk_stat(s, from, &info); /* before groups are made for nothing */
+    if (err)
+        return err;
+    npk_info_clear(&info);
+    err = npk__make_parents(s->root_fd, path);
+    if (err)
+        return err;
+    npk_target targets[2];
+    const char *const names[2] = {from, to};
+    err = npk__targets_lock(s, names, 2, targets);
+    if (!err)
+        err = move(&targets[0], &targets[1]);
+    npk__target_release(&targets[1]);
+    npk__target_release(&targets[0]);
+    return err;
+}
+
+/* ---- remove ---------------------------------------------------------------------------------------------------- */
+
+/* The array's lock is held. */
+static int remove_leaf(int dir_fd, const char *leaf)
+{
+    struct stat st;
+    npk_file_id id;
+    int fd = npk__openat(dir_fd, leaf, O_PATH | O_NOFOLLOW, 0);
+    int err = fd < 0 ? fd : npk__fstat(fd, &st);
+    if (!err && !S_ISREG(st.st_mode))
+        err = S_ISLNK(st.st_mode) ? -ELOOP : S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+    if (!err)
+        err = npk__file_id(fd, &id);
+    npk__close(&fd);
+    if (err)
+        return err;
+    err = npk__unlinkat(dir_fd, leaf, 0);
+    if (!err && st.st_nlink <= 1)
+        (void)npk__dirty_remove(dir_fd, &id, false); /* an entry of a file that is gone does no harm */
+    return err;
+}
+
+npk_err npk_remove(npk_store *s, const char *name)
+{
+    npk_target t;
+    npk_info info;
+    int err = npk__store_writable(s, name);
+    if (!err)
+        err = npk_stat(s, name, &info); /* an unknown name makes no sidecar */
+    if (err)
+        return err;
+    npk_info_clear(&info);
+    err = npk__target_lock(s, name, &t);
+    if (!err) {
+        err = remove_leaf(t.dir.fd, t.leaf);
+        if (err)
+            err = npk__name_failed(err, name);
+    }
+    npk__target_release(&t);
+    return err;
+}
+
+static int reset_file(void *ctx, int dir_fd, const char *path, const char *leaf, unsigned char type)
+{
+    char name[NPK__PATH_BYTES];
+    (void)ctx;
+    if (type != DT_REG || npk__path_to_name(path, name, sizeof(name)) != 0)
+        return 0;
+    npk_lock lock;
+    int err = npk__lock_array(dir_fd, leaf, NPK_LOCK_EXCLUSIVE, &lock);
+    if (err)
+        return err;
+    int fd = npk__openat(dir_fd, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    npk_info info = {0};
+    err = fd < 0 ? fd : npk__fd_facts(fd, &info, NULL);
+    npk__close(&fd);
+    if (!err && !info.reason)
+        err = remove_leaf(dir_fd, leaf);
+    npk_info_clear(&info);
+    npk__unlock(&lock);
+    if (err == -ENOENT)
+        return 0; /* somebody else was faster */
+    return err ? npk__name_failed(err, name) : 0;
+}
+
+/* A directory that shows nothing any more goes, with its sidecar; the root and what holds plain files stays. */
+static int reset_leave(void *ctx, int dir_fd, const char *path)
+{
+    npk_store *s = ctx;
+    int side = npk__sidecar_open(dir_fd, false);
+    if (side >= 0) {
+        (void)npk__swap_sweep(side);
+        npk__close(&side);
+    }
+    if (*path == '\0') {
+        npk_dir_tidy(s, path);
+        return 0;
+    }
+    int err = npk_dir_clear(s, path);
+    if (err) {
+        npk_dir_tidy(s, path);
+        return err == -ENOTEMPTY || err == -ENOENT ? 0 : err;
+    }
+    npk_dir above;
+    const char *leaf;
+    err = npk__dir_of(s->root_fd, path, &above, &leaf);
+    if (err)
+        return err;
+    err = npk__unlinkat(above.fd, leaf, AT_REMOVEDIR);
+    npk__dir_release(&above);
+    return err && err != -ENOTEMPTY && err != -EEXIST && err != -ENOENT ? npk__fail_errno(err, path) : 0;
+}
+
+npk_err npk_reset(npk_store *s)
+{
+    static const npk_walk_ops ops = {.entry = reset_file, .leave = reset_leave};
+    int err = npk__store_writable(s, s->label);
+    return err ? err : npk__walk(s->root_fd, "", false, &ops, s);
+}

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * npk.h - the npkfs storage engine: a directory of real .npy files as a store of arrays.
+ *
+ * Conventions
+ *   Results   every fallible function returns `npk_err`: 0, or a negative errno. Values leave through out-parameters,
+ *             which are untouched on failure. npk_error() then has one sentence that quotes the input and says what
+ *             would be accepted. The library never prints.
+ *   Names     an array's name is its path in the store without ".npy" ("train/x"). A *path* is relative to the store
+ *             and keeps its suffix ("train/x.npy"). Both are resolved beneath the store; "..", absolute paths and
+ *             symlinks that leave it are refused. No component may be ".npk" or ".npkfs".
+ *   Rows      one index along axis 0 of a C-order array with ndim >= 1. `row_bytes` = itemsize * prod(shape[1:]).
+ *             Row indices are int64_t where negative values count from the end, uint64_t where they do not.
+ *   Threads   any number of threads may use one handle at once, unless a function says otherwise.
+ *   Processes any number of processes may use one store at once: each operation takes the locks that it needs
+ *             (PROTOCOLS P11, P12) and reads the file's truth inside them. A handle that crosses fork() works in the
+ *             child; it shares no lock with the parent.
+ *   Durability  what returned survives a crash of any process. It survives power loss after npk_sync() (or after the
+ *             functions that say so).
+ *
+ * Errors that every function may return besides its own: -ENOMEM, -EIO (a real I/O error), -EROFS (the store was
+ * opened read-only or lies on a read-only filesystem), -EACCES, -ENOSPC, -EDQUOT, -EMFILE.
+ */
+#ifndef NPK_H
+#define NPK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NPK_VERSION "0.1.0"
+
+/* 0 or a negative errno. */
+typedef int npk_err;
+
+/* The sentence for the last failure of an npk_ function on the calling thread; "" before the first. Valid until this
+ * thread's next npk_ call. */
+const char *npk_error(void);
+
+/* ---- dtypes and headers -------------------------------------------------------------------------------------- */
+
+#define NPK_MAX_DIMS 64          /* numpy 2 allows 64 */
+#define NPK_MAX_HEADER (1u << 20) /* headers longer than this make a plain file (numpy refuses 10 000 by default) */
+
+typedef enum npk_kind {
+    NPK_KIND_BOOL,
+    NPK_KIND_INT,
+    NPK_KIND_UINT,
+    NPK_KIND_FLOAT,
+    NPK_KIND_COMPLEX,
+    NPK_KIND_DATETIME,  /* M8, m8 */
+    NPK_KIND_BYTES,     /* S, a */
+    NPK_KIND_UNICODE,   /* U */
+    NPK_KIND_VOID,      /* V */
+    NPK_KIND_STRUCT,    /* a list of fields */
+    NPK_KIND_OBJECT,    /* O, alone or in a field: pickled, never decoded */
+} npk_kind;
+
+typedef struct npk_dtype {
+    npk_kind kind;
+    bool big_endian;     /* '>' and itemsize > 1 */
+    bool native14;       /* one of the 14 dtypes that work everywhere (DESIGN section 2) */
+    uint64_t itemsize;   /* bytes; 0 for object */
+    char name[32];       /* numpy's name where it has one ("float32"), else the descr, cut with "..." when long */
+} npk_dtype;
+
+/* What a .npy header says; the result of a pure parse of its bytes. */
+typedef struct npk_header {
+    uint8_t major, minor;   /* format version: 1.0, 2.0 or 3.0 */
+    bool fortran;
+    npk_dtype dtype;
+    uint32_t ndim;
+    uint64_t shape[NPK_MAX_DIMS];
+    uint64_t data_offset;   /* bytes: where the data begins */
+    uint64_t row_bytes;     /* itemsize * prod(shape[1:]); 0 for ndim 0 or object */
+    uint64_t data_bytes;    /* itemsize * prod(shape); 0 for object */
+    uint32_t digits_offset; /* bytes from the file's start: first character of shape[0] (or of blanks before it) */
+    uint32_t digits_width;  /* characters there: blanks before the number + its digits; 0 for ndim 0 */
+    uint32_t descr_offset, descr_bytes; /* the descr's Python text inside the header */
+} npk_header;
+
+/* Parse the header in bytes[0..size) of a file whose length is file_bytes (UINT64_MAX: unknown).
+ * Pure: no I/O, no allocation, any thread. `why` (may be NULL, why_bytes its capacity) receives the reason.
+ * -EINVAL: not a .npy header; -EAGAIN: `size` is too short and more bytes would decide (out->data_offset then says how
+ * many are needed); -EOVERFLOW: sizes beyond 2^63; -E2BIG: longer than NPK_MAX_HEADER.
+ * Source of the format: numpy/lib/format.py, NEP 1. */
+npk_err npk_header_parse(const void *bytes, size_t size, npk_header *out, char *why, size_t why_bytes);
+
+/* Is it an array in the engine's sense (DESIGN section 2): fixed item size. Row operations need more: row_array. */
+bool npk_header_is_array(const npk_header *h);
+/* C order (or ndim 1), ndim >= 1, fixed item size, row_bytes > 0. */
+bool npk_header_is_row_array(const npk_header *h);
+
+/* Parse a dtype as people write it: numpy's names ("float32", "f4", "<f4", ">i8", "U10", "datetime64[ns]").
+ * descr (>= 64 bytes) receives the header's descr text with quotes. -EINVAL: unknown; the sentence lists the names. */
+npk_err npk_dtype_parse(const char *text, npk_dtype *out, char descr[64]);
+
+/* Write a version 1 (or 2 if long) header for `descr` (Python text of the descr, e.g. "'<f4'") into out[0..capacity):
+ * numpy's own layout (64-byte aligned, room for 21 digits of shape[0]). *bytes receives its length. -E2BIG. */
+npk_err npk_header_format(const char *descr, bool fortran, const uint64_t *shape, uint32_t ndim, void *out,
+                          size_t capacity, size_t *bytes);
+
+/* ---- the store ----------------------------------------------------------------------------------------------- */
+
+typedef struct npk_store npk_store; /* a handle; any number per store */
+
+enum npk_open_flags {
+    NPK_READ_ONLY = 1,  /* never writes, never waits for a lock */
+    NPK_CREATE = 2,     /* make the directory if it is absent */
+    NPK_NO_REDIRECT = 4, /* take the path as it is, even inside a live npkfs mount */
+};
+
+/* Open the store at `path` (a directory). O(1) in the number of arrays. A path inside a live npkfs mount leads to the
+ * store behind it (P19); the handle is then rooted at the directory that corresponds to `path`.
+ * -ENOENT, -ENOTDIR, -EINVAL (unknown flag), -EBUSY (inside a mount whose store cannot be reached). */
+npk_err npk_store_open(const char *path, unsigned flags, npk_store **out);
+/* The same for an open directory descriptor (any mode, O_PATH will do), which is duplicated. */
+npk_err npk_store_open_fd(int dir_fd, unsigned flags, npk_store **out);
+/* Frees the handle, sets *s to NULL; NULL is fine. Arrays and maps opened through it must be closed before. */
+void npk_store_close(npk_store **s);
+bool npk_store_read_only(const npk_store *s);
+/* Duplicate-free access for front ends: the O_PATH descriptor of the store's root; owned by the handle. */
+int npk_store_fd(const npk_store *s);
+
+/* Split "what a user typed" into a store directory and a name: "DIR/train/x.npy" -> store DIR/train, name "x"; for a
+ * directory, name is "". Both malloc()ed, owned by the caller. -ENOENT (neither the file nor its directory exists). */
+npk_err npk_locate(const char *path, char **store_dir, char **name);
+
+typedef struct npk_info {
+    npk_header header;
+    uint64_t rows;        /* as shown: shape[0] of the header */
+    uint64_t live, deleted; /* rows - deleted = live (0 deleted until rows can be deleted) */
+    uint64_t file_bytes;  /* st_size */
+    uint64_t tail_bytes;  /* bytes beyond the rows counted: a part-row, or what was not adopted */
+    int64_t mtime_us;     /* microseconds since the epoch */
+    uint64_t inode;
+    char *reason;         /* NULL for an array; for a plain file named .npy: why it is none. free() with npk_info_clear */
+} npk_info;
+void npk_info_clear(npk_info *i);
+
+/* Visit every array of the store (every directory below, any order; .npk and .npkfs left out). `visit` returns 0 to go
+ * on, anything else ends the walk and is returned. With NPK_LIST_PLAIN also .npy files that are no arrays (info->reason
+ * set). Runs on the calling thread; memory does not grow with the number of arrays. */
+enum npk_list_flags { NPK_LIST_PLAIN = 1, NPK_LIST_FLAT = 2 /* this directory only */ };
+typedef int npk_visit(void *ctx, const char *name, const npk_info *info);
+npk_err npk_list(npk_store *s, const char *group, unsigned flags, npk_visit *visit, void *ctx);
+
+/* *out: is there an array of this name. Plain files are none. */
+npk_err npk_exists(npk_store *s, const char *name, bool *out);
+/* Facts of one array. A plain file gives 0 with out->reason set. -ENOENT. */
+npk_err npk_stat(npk_store *s, const char *name, npk_info *out);
+
+/* ---- whole arrays -------------------------------------------------------------------------------------------- */
+
+/* One array to be saved: C-order data of prod(shape) * itemsize bytes, borrowed for the call. */
+typedef struct npk_array_in {
+    const char *name;
+    const char *dtype;      /* as npk_dtype_parse takes it */
+    const uint64_t *shape;
+    uint32_t ndim;
+    const void *data;       /* NULL: zeros (sparse where the filesystem can) */
+} npk_array_in;
+
+/* Save count arrays, in parallel. All are checked before the first byte is written. Each one is atomic: written beside
+ * and renamed over, so a failure or a crash leaves the old array. Existing arrays are replaced, their owner, mode and
+ * xattrs kept; missing groups are made. -EINVAL, -EISDIR, -EBUSY (a writer holds it). */
+npk_err npk_save(npk_store *s, const npk_array_in *arrays, size_t count);
+/* As npk_save for one array that must not exist: -EEXIST. */
+npk_err npk_create(npk_store *s, const npk_array_in *array);
+
+/* An array opened for reading: the state of its file at this moment. Later appends are not seen, nor are rows lost when
+ * it is replaced. One descriptor each. Not for several threads at once while being closed. */
+typedef struct npk_array npk_array;
+npk_err npk_array_open(npk_store *s, const char *name, npk_array **out);
+void npk_array_close(npk_array **a);
+const npk_info *npk_array_info(const npk_array *a);
+/* Map the data (read-only, shared), lazily. Owned by the array. A file cut by somebody else raises SIGBUS on access, as
+ * any mapping does: use npk_read_* where that may happen. *data is NULL for an array of 0 bytes. */
+npk_err npk_array_map(npk_array *a, const void **data, uint64_t *bytes);
+/* Rows [start, start + count) into out (count * row_bytes). -ERANGE: outside; -EIO: the file was cut meanwhile. */
+npk_err npk_read_range(npk_array *a, uint64_t start, uint64_t count, void *out);
+/* Rows by index list; negative counts from the end; duplicates allowed. -ERANGE names the index, nothing is written. */
+npk_err npk_read_rows(npk_array *a, const int64_t *indices, size_t count, void *out);
+/* The whole of the array's data into out (info.header.data_bytes), any order or ndim. */
+npk_err npk_read_all(npk_array *a, void *out);
+/* Batches of at most batch_rows rows in order; the buffer is the engine's, valid inside the call. visit's non-zero
+ * result ends the stream and is returned. -EINVAL: batch_rows 0. */
+typedef int npk_batch_visit(void *ctx, uint64_t first_row, uint64_t row_count, const void *rows);
+npk_err npk_stream(npk_array *a, uint64_t batch_rows, npk_batch_visit *visit, void *ctx);
+
+/* ---- changes -------------------------------------------------------------------------------------------------- */
+
+/* Append `count` rows (count * row_bytes bytes). Whole or not at all, also under kill -9 and a full disk (a part that
+ * was written is cut off again). Placed by the kernel (P2), so writers through a mount may append at the same time.
+ * *first (may be NULL): the index of the first new row. -ENOTSUP (not a row array), -EINVAL, -EBUSY (a part-row at the
+ * tail belongs to a writer that lives, or a tail that was never adopted). O(new bytes). */
+npk_err npk_append(npk_store *s, const char *name, const void *rows, uint64_t count, uint64_t *first);
+/* One of several appends that are all checked before any is made. */
+typedef struct npk_rows_in { const char *name; const void *rows; uint64_t count; } npk_rows_in;
+npk_err npk_append_many(npk_store *s, const npk_rows_in *appends, size_t count);
+/* Overwrite rows [start, start + count). -ERANGE. O(count). */
+npk_err npk_replace_range(npk_store *s, const char *name, uint64_t start, uint64_t count, const void *rows);
+/* Overwrite the rows of an index list (negative allowed, the last of duplicates wins). -ERANGE: nothing is written. */
+npk_err npk_replace_rows(npk_store *s, const char *name, const int64_t *indices, size_t count, const void *rows);
+/* Keep the first `rows` rows. -EBUSY while a writer has it open or mapped, -ERANGE: more rows than there are. */
+npk_err npk_truncate(npk_store *s, const char *name, uint64_t rows);
+/* Grow to `rows` rows, new ones zero (sparse). -ERANGE: fewer rows than there are. */
+npk_err npk_extend(npk_store *s, const char *name, uint64_t rows);
+/* Another shape for the same elements, or fewer/more rows (truncate/extend) when the dimensions after the first are the
+ * same. One dimension may be -1. A header without room for it is replaced atomically by a longer one (-EBUSY while a
+ * writer lives). -EINVAL: counts differ. */
+npk_err npk_reshape(npk_store *s, const char *name, const int64_t *shape, uint32_t ndim);
+/* -EEXIST: the new name is there. Groups are made. */
+npk_err npk_rename(npk_store *s, const char *from, const char *to);
+npk_err npk_remove(npk_store *s, const char *name);
+/* Remove every array of the store and its sidecars; plain files and directories that hold some stay. */
+npk_err npk_reset(npk_store *s);
+/* All that returned before is durable afterwards: data, headers, sidecars and directories. name NULL: the whole store. */
+npk_err npk_sync(npk_store *s, const char *name);
+
+/* ---- check ---------------------------------------------------------------------------------------------------- */
+
+typedef enum npk_severity { NPK_NOTE, NPK_WARNING, NPK_DAMAGE } npk_severity;
+typedef struct npk_finding {
+    npk_severity severity;
+    const char *path;      /* relative to the store */
+    const char *rule;      /* the rule's number in store/FORMAT.md, e.g. "F3" */
+    const char *sentence;
+    bool repaired;
+} npk_finding;
+enum npk_check_flags {
+    NPK_CHECK_REPAIR = 1, /* finish what a dead writer left; what is beyond repair is set aside by name, never deleted */
+    NPK_CHECK_ADOPT = 2,  /* count whole rows beyond the header that nobody saw being appended */
+};
+typedef int npk_check_visit(void *ctx, const npk_finding *f);
+/* Prove every rule of FORMAT.md on the store (name NULL) or one array. Returns 0 whatever was found; findings are
+ * visited. name of an unknown array: -ENOENT. */
+npk_err npk_check(npk_store *s, const char *name, unsigned flags, npk_check_visit *visit, void *ctx);
+
+/* ---- for whoever serves the data files themselves (the mount) -------------------------------------------------- */
+/* These take paths with their suffix, so that any file may be asked about, and descriptors of the caller's.        */
+
+/* The header and facts of an open file (any readable descriptor). 0 with out->reason set for a plain file. Never
+ * waits, never writes. */
+npk_err npk_fd_stat(int fd, npk_info *out);
+
+/* P4: make the entry of an existing array durable before it is first opened for writing in a session. Cheap and without
+ * a sync when the entry is there. Files that are no finished row array get none (0 is returned, *entered = false):
+ * their growth is never adopted. May sync and wait for locks: not for a request loop. */
+npk_err npk_session_begin(npk_store *s, const char *path, int fd, bool *entered);
+/* Has this file (an inode of the directory of `path`) an entry? No wait; one open of the table at most. */
+npk_err npk_session_find(npk_store *s, const char *path, int fd, bool *entered);
+/* Forget the entry, durably if it was there: before the file is rewritten from its start (O_TRUNC, a cut below the data). */
+npk_err npk_session_forget(npk_store *s, const char *path, int fd);
+/* End the session: if a lease (or, where leases prove nothing, the caller's word) says that nobody writes, sync the data
+ * and drop the entry. -EBUSY: a writer lives. May take long. */
+npk_err npk_session_end(npk_store *s, const char *path, int fd);
+
+typedef enum npk_settle_state {
+    NPK_SETTLED,      /* header and data agree */
+    NPK_PART_ROW,     /* they agree but for a part-row at the tail, kept and not counted */
+    NPK_TAIL,         /* whole rows or foreign bytes beyond the header that may not be adopted */
+    NPK_UNFINISHED,   /* the header promises more than there is (a save under way or cut short) */
+    NPK_NO_ROOM,      /* more rows than the header has room for: npk_make_room when no writer is left */
+    NPK_PLAIN,        /* no row array */
+} npk_settle_state;
+enum npk_settle_flags {
+    NPK_SETTLE_TRY = 1, /* -EAGAIN instead of waiting for the array's lock */
+    NPK_SETTLE_CUT = 2, /* recovery: with an entry and no writer, cut the header to the whole rows present */
+};
+/* Make the header agree with the data: adopt whole rows that were appended in a session (an entry exists and allows it),
+ * by the digits' safe order (P3). fd: any descriptor of the file; it is reopened for writing only when digits change. */
+npk_err npk_settle(npk_store *s, const char *path, int fd, unsigned flags, npk_settle_state *state, npk_info *info);
+/* The size change of truncate/ftruncate, digits before data when it shrinks. Exactly native otherwise. fd as above. */
+npk_err npk_set_size(npk_store *s, const char *path, int fd, uint64_t size);
+/* A new file with a longer header takes the name (swap). -EBUSY: a writer lives, nothing done. */
+npk_err npk_make_room(npk_store *s, const char *path);
+/* P29: is anybody else reading (open or mapped) or writing this file? fd must be the only descriptor that this process
+ * holds, read-only. -ENOTSUP where leases prove nothing or are not ours to take. */
+typedef enum npk_users { NPK_USERS_NONE, NPK_USERS_READERS, NPK_USERS_WRITERS } npk_users;
+npk_err npk_users_of(int fd, npk_users *out);
+/* P29: a new empty file with the same owner, mode and xattrs takes the name of the one that fd is; -ENOTSUP if something
+ * of it cannot be carried over, -ESTALE if the name is another file by now. */
+npk_err npk_replace_empty(npk_store *s, const char *path, int fd);
+/* P32: remove the sidecar folder of a directory that holds nothing else, so that it can be removed. -ENOTEMPTY. */
+npk_err npk_dir_clear(npk_store *s, const char *dir_path);
+/* Tidy up at the end of a mount: remove sidecar folders that hold nothing. Best effort. */
+void npk_dir_tidy(npk_store *s, const char *dir_path);
+
+/* Open what is at `path` beneath the store: openat2 with RESOLVE_BENEATH | NO_MAGICLINKS | NO_SYMLINKS | NO_XDEV.
+ * Returns a descriptor or a negative errno. "" and "." are the root. */
+int npk_open_beneath(npk_store *s, const char *path, int flags, mode_t mode);
+/* The seam for callers that make system calls on store files themselves: ask before each call that changes one, by the
+ * call's name and the bytes it writes (else 0). 0: go on; a negative errno: fail with it, as an injected fault asks.
+ * Costs one predictable branch when no plan is set (io.h says what a plan can do). Any thread. */
+npk_err npk_io_gate(const char *call, uint64_t bytes);
+/* Is leases' word proof on the filesystem of this store (P1)? Probed once per handle; `why` gets a phrase. */
+bool npk_leases_prove(npk_store *s, const char **why);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

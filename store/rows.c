@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Appending and replacing rows (P2, P4, P11). */
+#define _GNU_SOURCE 1
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fail.h"
+#include "gather.h"
+#include "io.h"
+#include "npk.h"
+#include "rewrite.h"
+#include "settle.h"
+#include "target.h"
+
+/* The kernel writes at most 2^31 - 4096 bytes in one call; whole rows of about this much are handed to it at once. */
+#define PIECE (UINT64_C(1) << 30)
+
+/* ---- append ---------------------------------------------------------------------------------------------------- */
+
+struct written {
+    uint64_t begin, end; /* the file's bytes from the first to behind the last one written */
+    uint64_t bytes;      /* of them ours: less than end - begin if another appender got in between */
+};
+
+static int set_append(int fd, bool on)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, on ? flags | O_APPEND : flags & ~O_APPEND) != 0)
+        return -errno;
+    return 0;
+}
+
+/* Let the kernel place the rows at the end of the file (P2). One call for whole rows: it holds the inode meanwhile. */
+static int write_at_end(int fd, const uint8_t *rows, uint64_t bytes, uint64_t row_bytes, struct written *out)
+{
+    uint64_t piece = PIECE > row_bytes ? PIECE - PIECE % row_bytes : row_bytes;
+    *out = (struct written){0};
+    while (out->bytes < bytes) {
+        uint64_t left = bytes - out->bytes;
+        ssize_t n = npk__write(fd, rows + out->bytes, left < piece ? left : piece);
+        if (n <= 0)
+            return n < 0 ? (int)n : -EIO;
+        off_t at = lseek(fd, 0, SEEK_CUR); /* an append leaves the position behind its last byte */
+        if (at < n)
+            return at < 0 ? -errno : -EIO;
+        uint64_t begin = (uint64_t)at - (uint64_t)n;
+        if (out->bytes == 0)
+            out->begin = begin;
+        else if (begin != out->end && out->bytes % row_bytes != 0)
+            return -EIO; /* somebody else's bytes came into the middle of a row that the disk had cut */
+        out->bytes += (uint64_t)n;
+        out->end = (uint64_t)at;
+    }
+    return 0;
+}
+
+/* Cut our bytes off again, if nothing of anybody else's is among or behind them: 0; else -EBUSY. */
+static int take_back(int fd, const struct written *w)
+{
+    struct stat st;
+    if (w->bytes == 0)
+        return 0;
+    int err = npk__fstat(fd, &st);
+    if (err)
+        return err;
+    if (w->end - w->begin != w->bytes || (uint64_t)st.st_size != w->end)
+        return -EBUSY;
+    return npk__ftruncate(fd, w->begin);
+}
+
+static int append_failed(npk_target *t, int err, const struct written *w)
+{
+    int back = take_back(t->fd, w);
+    if (back == 0 || back == -EBUSY)
+        (void)npk__dirty_unmark(t->dir.fd, &t->entry);
+    if (back == 0) {
+        int told = npk__fail_errno(err, t->name);
+        return told;
+    }
+    return npk__fail(err, "\"%s\": %s; %" PRIu64 " bytes of the rows were written and could not be taken back, since "
+                     "another program appended behind them", t->name, strerrorname_np(-err), w->bytes);
+}
+
+/* Digits last. Rows that other writers of the session appended meanwhile are whole rows, too, and count. */
+static int count_rows(npk_target *t, const struct written *w)
+{
+    npk_header *h = &t->info.header;
+    struct stat st;
+    int err = npk__fstat(t->fd, &st);
+    if (err)
+        return err;
+    uint64_t size = (uint64_t)st.st_size;
+    uint64_t rows = (size - h->data_offset) / h->row_bytes;
+    if (size < w->end)
+        return -EIO; /* cut by somebody else */
+    return npk__write_rows(t->fd, h, rows);
+}
+
+static int append_once(npk_target *t, const void *rows, uint64_t bytes, struct written *w)
+{
+    const npk_header *h = &t->info.header;
+    int err = npk__dirty_mark(t->dir.fd, &t->entry, t->info.file_bytes, bytes, rows);
+    if (err)
+        return err;
+    err = set_append(t->fd, true);
+    if (!err)
+        err = write_at_end(t->fd, rows, bytes, h->row_bytes, w);
+    int err2 = set_append(t->fd, false);
+    if (!err)
+        err = err2;
+    if (err)
+        return append_failed(t, err, w);
+    if ((w->begin - h->data_offset) % h->row_bytes == 0)
+        return 0;
+    /* Between our look and our write somebody wrote a part of a row: ours must not complete it. */
+    err = take_back(t->fd, w);
+    if (err)
+        return append_failed(t, -EIO, w);
+    err = npk__dirty_unmark(t->dir.fd, &t->entry);
+    return err ? err : -EAGAIN;
+}
+
+static int append_open(npk_target *t, const void *rows, uint64_t count, uint64_t *first)
+{
+    npk_header *h = &t->info.header;
+    uint64_t bytes;
+    struct written w;
+    if (__builtin_mul_overflow(count, h->row_bytes, &bytes) || bytes > (uint64_t)INT64_MAX - t->info.file_bytes)
+        return npk__fail(-EFBIG, "\"%s\": %" PRIu64 " rows of %" PRIu64 " bytes are more than a file can hold", t->name,
+                         count, h->row_bytes);
+    if (bytes == 0) {
+        if (first)
+            *first = t->info.rows;
+        return 0;
+    }
+    int err = append_once(t, rows, bytes, &w);
+    for (unsigned tries = 0; err == -EAGAIN && tries < 16; tries++) {
+        npk__target_shut(t);
+        err = npk__target_open_with_room(t, 0, count);
+        if (!err)
+            err = append_once(t, rows, bytes, &w);
+    }
+    if (err == -EAGAIN)
+        return npk__fail(-EBUSY, "\"%s\": another program keeps appending parts of rows; try again when it is done",
+                         t->name);
+    if (err)
+        return err;
+    err = count_rows(t, &w);
+    if (err < 0)
+        return append_failed(t, err, &w);
+    /* 1: others appended so much meanwhile that the digits do not fit. The rows are in the file and in the session, so
+     * they are counted as soon as the header can be made longer: now, or by whoever settles when no writer is left. */
+    bool no_room = err == 1;
+    err = npk__dirty_unmark(t->dir.fd, &t->entry);
+    if (err)
+        return err;
+    if (first)
+        *first = (w.begin - h->data_offset) / h->row_bytes;
+    if (no_room)
+        (void)npk__rewrite_roomier(t);
+    return 0;
+}
+
+
+npk_err npk_append(npk_store *s, const char *name, const void *rows, uint64_t count, uint64_t *first)
+{
+    npk_target t;
+    int err = npk__target_lock(s, name, &t);
+    if (!err)
+        err = npk__target_open_with_room(&t, 0, count);
+    if (!err)
+        err = append_open(&t, rows, count, first);
+    npk__target_release(&t);
+    return err;
+}
+
+/* Rows for targets[i], and for the same array earlier in the list. Only a target that shares its lock can have one. */
+static uint64_t rows_wanted(const npk_target *targets, const npk_rows_in *appends, size_t i)
+{
+    uint64_t rows = appends[i].count;
+    for (size_t j = 0; j < i; j++)
+        if (strcmp(targets[j].path, targets[i].path) == 0 && __builtin_add_overflow(rows, appends[j].count, &rows))
+            return UINT64_MAX;
+    return rows;
+}
+
+/* Everything that can be known before the first byte: kinds, tails, room. */
+static int check_all(npk_target *targets, const npk_rows_in *appends, size_t count)
+{
+    int err = 0;
+    for (size_t i = 0; i < count && !err; i++) {
+        npk_target *t = &targets[i];
+        uint64_t more = t->lock.gate ? appends[i].count : rows_wanted(targets, appends, i);
+        err = npk__target_open_with_room(t, 0, more);
+        npk__target_shut(t);
+    }
+    return err;
+}
+
+static int append_all(npk_target *targets, const npk_rows_in *appends, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        npk_target *t = &targets[i];
+        int err = npk__target_open_with_room(t, 0, appends[i].count);
+        if (!err)
+            err = append_open(t, appends[i].rows, appends[i].count, NULL);
+        npk__target_shut(t);
+        if (err && i > 0)
+            return npk__fail(err, "%s; the %zu before it in the list were appended", npk_error(), i);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+npk_err npk_append_many(npk_store *s, const npk_rows_in *appends, size_t count)
+{
+    if (count == 0)
+        return 0;
+    const char **names = calloc(count, sizeof(*names));
+    npk_target *targets = calloc(count, sizeof(*targets));
+    int err = names && targets ? 0 : npk__fail(-ENOMEM, "out of memory");
+    if (!err) {
+        for (size_t i = 0; i < count; i++)
+            names[i] = appends[i].name;
+        err = npk__targets_lock(s, names, count, targets);
+        if (!err)
+            err = check_all(targets, appends, count);
+        if (!err)
+            err = append_all(targets, appends, count);
+        for (size_t i = count; i-- > 0;)
+            npk__target_release(&targets[i]);
+    }
+    free(targets);
+    free(names);
+    return err;
+}
+
+/* ---- replace --------------------------------------------------------------------------------------------------- */
+
+static int open_for_replace(npk_store *s, const char *name, npk_target *t)
+{
+    int err = npk__target_lock(s, name, t);
+    return err ? err : npk__target_open(t, NPK_TARGET_TAIL);
+}
+
+static int write_range(const npk_target *t, uint64_t start, uint64_t count, const void *rows)
+{
+    const npk_header *h = &t->info.header;
+    int err = npk__pwrite_full(t->fd, rows, count * h->row_bytes, npk__rows_end(h, start));
+    return err ? npk__fail_errno(err, t->name) : 0;
+}
+
+/* Rows that lie in holes get their blocks first, so that a full disk is found before the first row is written. */
+static int reserve_range(const npk_target *t, uint64_t start, uint64_t count, const void *rows)
+{
+    (void)rows;
+    const npk_header *h = &t->info.header;
+    int err = npk__fallocate(t->fd, FALLOC_FL_KEEP_SIZE, npk__rows_end(h, start), count * h->row_bytes);
+    if (err == -EOPNOTSUPP || err == -ENOSYS || err == -EINVAL)
+        return 0; /* the filesystem cannot say beforehand */
+    return err ? npk__fail_errno(err, t->name) : 0;
+}
+
+static int has_holes(const npk_target *t)
+{
+    struct stat st;
+    int err = npk__fstat(t->fd, &st);
+    return err ? npk__fail_errno(err, t->name) : (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size;
+}
+
+npk_err npk_replace_range(npk_store *s, const char *name, uint64_t start, uint64_t count, const void *rows)
+{
+    npk_target t;
+    int err = open_for_replace(s, name, &t);
+    if (!err && (start > t.info.rows || count > t.info.rows - start))
+        err = npk__fail(-ERANGE, "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64
+                        " rows", name, count, start, t.info.rows);
+    if (!err && count > 0) {
+        int holes = has_holes(&t);
+        err = holes > 0 ? reserve_range(&t, start, count, NULL) : holes;
+        if (!err)
+            err = write_range(&t, start, count, rows);
+    }
+    npk__target_release(&t);
+    return err;
+}
+
+typedef int range_work(const npk_target *t, uint64_t start, uint64_t count, const void *rows);
+
+/* Neighbours in the list that are neighbours in the file go in one call. */
+static int each_run(const npk_target *t, const int64_t *indices, size_t count, const uint8_t *rows, range_work *work)
+{
+    uint64_t total = t->info.rows, row_bytes = t->info.header.row_bytes;
+    int err = 0;
+    for (size_t i = 0; i < count && !err;) {
+        uint64_t start = (uint64_t)indices[i] + (indices[i] < 0 ? total : 0);
+        size_t run = 1;
+        while (i + run < count && (uint64_t)indices[i + run] + (indices[i + run] < 0 ? total : 0) == start + run)
+            run++;
+        err = work(t, start, run, rows + i * row_bytes);
+        i += run;
+    }
+    return err;
+}
+
+npk_err npk_replace_rows(npk_store *s, const char *name, const int64_t *indices, size_t count, const void *rows)
+{
+    npk_target t;
+    int err = open_for_replace(s, name, &t);
+    if (!err) {
+        size_t bad = kn_first_outside(indices, count, t.info.rows);
+        if (bad < count)
+            err = npk__fail(-ERANGE, "\"%s\": index %" PRId64 " is outside; there are %" PRIu64 " rows", name,
+                            indices[bad], t.info.rows);
+    }
+    if (!err && count > 0) {
+        int holes = has_holes(&t);
+        err = holes > 0 ? each_run(&t, indices, count, rows, reserve_range) : holes;
+        if (!err)
+            err = each_run(&t, indices, count, rows, write_range);
+    }
+    npk__target_release(&t);
+    return err;
+}
