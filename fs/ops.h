@@ -75,6 +75,8 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
 void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op);
 int locks_start(fs_state *fs);
 void locks_stop(fs_state *fs);
+/* Has any process a POSIX lock on the node? Then every close must be told, since it drops its process's locks. */
+bool locks_posix_held(fs_state *fs, const fs_node *n);
 /* POSIX locks of an owner on a node end with any close of its; those of a handle, and its flock, with its release. */
 void locks_drop_owner(fs_state *fs, fs_node *n, uint64_t owner);
 void locks_drop_handle(fs_state *fs, fs_handle *h);

@@ -375,7 +375,7 @@ static bool may_keep_pages(fs_node *n, const struct statx *stx, bool changed_her
 static unsigned reply_flags(fs_state *fs, const fs_handle *h, int id)
 {
     unsigned flags = 0;
-    if (!h->writer)
+    if (!h->writer && !locks_posix_held(fs, h->node))
         flags |= 1u << 5; /* FOPEN_NOFLUSH: closing a reader needs no answer from here */
     if (!id && fs->direct_mmap && h->writer)
         flags |= 1u << 0; /* FOPEN_DIRECT_IO: one copy, and each write arrives as it was made */

@@ -246,6 +246,17 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
     attempt(fs, &w, !(op & LOCK_NB));
 }
 
+bool locks_posix_held(fs_state *fs, const fs_node *n)
+{
+    struct fs_locks *l = fs->locks;
+    bool held = false;
+    pthread_mutex_lock(&l->lock);
+    for (const lock_owner *o = l->owners; o && !held; o = o->next)
+        held = o->node == n && !o->is_flock;
+    pthread_mutex_unlock(&l->lock);
+    return held;
+}
+
 void locks_drop_owner(fs_state *fs, fs_node *n, uint64_t owner)
 {
     struct fs_locks *l = fs->locks;

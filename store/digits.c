@@ -28,7 +28,7 @@ static int add_step(npk__digits_plan_t *p, uint32_t offset, const uint8_t *data,
 /* The field of the number: blanks and digits, at most 20 of them, and the plan that its changes go to. */
 typedef struct field {
     npk__digits_plan_t *plan;
-    uint32_t offset;                 /* of text[0] in the file */
+    uint32_t offset; /* of text[0] in the file */
     uint32_t width;
     uint8_t text[NPK__DIGITS_MAX];
 } field;

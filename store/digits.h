@@ -7,9 +7,9 @@
  * old and new. States in between may count fewer.
  *
  * When the digits run out but blanks follow the dict, the text behind them moves right: no order of writes keeps every
- * mixture readable then. Such a plan has `moves` set. It puts a second pair of parentheses around the shape in the first
- * write and takes it away in the second, so that a read cut between old and new bytes finds them unbalanced and is
- * refused, instead of finding another shape; both states parse.
+ * mixture readable then. Such a plan has `moves` set. It puts a second pair of parentheses around the shape in the
+ * first write and takes it away in the second, so that a read cut between old and new bytes finds them unbalanced and
+ * is refused, instead of finding another shape; both states parse.
  *
  * Pure: no I/O, no allocation.
  */
@@ -23,23 +23,23 @@
 #include "npk.h"
 
 #define NPK__DIGITS_STEPS 32
-#define NPK__DIGITS_POOL 4096
+#define NPK__DIGITS_POOL  4096
 /* Blanks that are left before the number when its field is widened: room for so many more digits. */
 #define NPK__DIGITS_SPARE 12
 /* The widest field that is ever made; 2^63 - 1 has 19 digits. */
 #define NPK__DIGITS_MAX 20
 
 typedef struct npk__digits_step {
-    uint32_t offset;     /* bytes from the file's start */
+    uint32_t offset; /* bytes from the file's start */
     uint32_t bytes;
     const uint8_t *data; /* inside the plan's own pool: a plan is not to be copied */
 } npk__digits_step;
 
 typedef struct npk__digits_plan {
-    uint32_t count;                             /* 0: the header says so already */
-    npk__digits_step steps[NPK__DIGITS_STEPS];  /* each one pwrite, in this order */
-    bool moves;                                 /* text moves right: a read during it may be refused, see above */
-    uint32_t digits_offset, digits_width;       /* as in npk_header, when all is done */
+    uint32_t count;                            /* 0: the header says so already */
+    npk__digits_step steps[NPK__DIGITS_STEPS]; /* each one pwrite, in this order */
+    bool moves;                                /* text moves right: a read during it may be refused, see above */
+    uint32_t digits_offset, digits_width;      /* as in npk_header, when all is done */
     uint32_t pool_used;
     uint8_t pool[NPK__DIGITS_POOL];
 } npk__digits_plan_t;

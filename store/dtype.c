@@ -24,28 +24,28 @@ typedef struct alias {
 /* What numpy.dtype() takes by name, on a platform where long and a pointer have 64 bits. The first spelling of a type
  * is the name that it is shown by. */
 static const alias aliases[] = {
-    {"bool", 'b', 1},        {"int8", 'i', 1},       {"int16", 'i', 2},       {"int32", 'i', 4},
-    {"int64", 'i', 8},       {"uint8", 'u', 1},      {"uint16", 'u', 2},      {"uint32", 'u', 4},
-    {"uint64", 'u', 8},      {"float16", 'f', 2},    {"float32", 'f', 4},     {"float64", 'f', 8},
-    {"float128", 'f', 16},   {"complex64", 'c', 8},  {"complex128", 'c', 16}, {"complex256", 'c', 32},
-    {"object", 'O', 0},      {"bool_", 'b', 1},      {"byte", 'i', 1},        {"ubyte", 'u', 1},
-    {"short", 'i', 2},       {"ushort", 'u', 2},     {"intc", 'i', 4},        {"uintc", 'u', 4},
-    {"int", 'i', 8},         {"int_", 'i', 8},       {"uint", 'u', 8},        {"intp", 'i', 8},
-    {"uintp", 'u', 8},       {"long", 'i', 8},       {"ulong", 'u', 8},       {"longlong", 'i', 8},
-    {"ulonglong", 'u', 8},   {"half", 'f', 2},       {"single", 'f', 4},      {"double", 'f', 8},
-    {"float", 'f', 8},       {"longdouble", 'f', 16}, {"csingle", 'c', 8},    {"cdouble", 'c', 16},
-    {"complex", 'c', 16},    {"clongdouble", 'c', 32}, {"object_", 'O', 0},   {"str", 'U', 0},
-    {"str_", 'U', 0},        {"unicode", 'U', 0},    {"bytes", 'S', 0},       {"bytes_", 'S', 0},
-    {"void", 'V', 0},        {"datetime64", 'M', 8}, {"timedelta64", 'm', 8},
+    {"bool", 'b', 1},      {"int8", 'i', 1},         {"int16", 'i', 2},       {"int32", 'i', 4},
+    {"int64", 'i', 8},     {"uint8", 'u', 1},        {"uint16", 'u', 2},      {"uint32", 'u', 4},
+    {"uint64", 'u', 8},    {"float16", 'f', 2},      {"float32", 'f', 4},     {"float64", 'f', 8},
+    {"float128", 'f', 16}, {"complex64", 'c', 8},    {"complex128", 'c', 16}, {"complex256", 'c', 32},
+    {"object", 'O', 0},    {"bool_", 'b', 1},        {"byte", 'i', 1},        {"ubyte", 'u', 1},
+    {"short", 'i', 2},     {"ushort", 'u', 2},       {"intc", 'i', 4},        {"uintc", 'u', 4},
+    {"int", 'i', 8},       {"int_", 'i', 8},         {"uint", 'u', 8},        {"intp", 'i', 8},
+    {"uintp", 'u', 8},     {"long", 'i', 8},         {"ulong", 'u', 8},       {"longlong", 'i', 8},
+    {"ulonglong", 'u', 8}, {"half", 'f', 2},         {"single", 'f', 4},      {"double", 'f', 8},
+    {"float", 'f', 8},     {"longdouble", 'f', 16},  {"csingle", 'c', 8},     {"cdouble", 'c', 16},
+    {"complex", 'c', 16},  {"clongdouble", 'c', 32}, {"object_", 'O', 0},     {"str", 'U', 0},
+    {"str_", 'U', 0},      {"unicode", 'U', 0},      {"bytes", 'S', 0},       {"bytes_", 'S', 0},
+    {"void", 'V', 0},      {"datetime64", 'M', 8},   {"timedelta64", 'm', 8},
 };
 
 /* One-letter codes; these may follow a byte order. */
 static const alias letters[] = {
-    {"?", 'b', 1}, {"b", 'i', 1}, {"B", 'u', 1}, {"h", 'i', 2},  {"H", 'u', 2},  {"i", 'i', 4},  {"I", 'u', 4},
-    {"l", 'i', 8}, {"L", 'u', 8}, {"q", 'i', 8}, {"Q", 'u', 8},  {"p", 'i', 8},  {"P", 'u', 8},  {"n", 'i', 8},
-    {"N", 'u', 8}, {"e", 'f', 2}, {"f", 'f', 4}, {"d", 'f', 8},  {"g", 'f', 16}, {"F", 'c', 8},  {"D", 'c', 16},
-    {"G", 'c', 32}, {"O", 'O', 0}, {"S", 'S', 0}, {"a", 'S', 0}, {"U", 'U', 0},  {"V", 'V', 0},  {"M", 'M', 8},
-    {"m", 'm', 8}, {"c", 'S', 1},
+    {"?", 'b', 1},  {"b", 'i', 1}, {"B", 'u', 1},  {"h", 'i', 2},  {"H", 'u', 2}, {"i", 'i', 4},
+    {"I", 'u', 4},  {"l", 'i', 8}, {"L", 'u', 8},  {"q", 'i', 8},  {"Q", 'u', 8}, {"p", 'i', 8},
+    {"P", 'u', 8},  {"n", 'i', 8}, {"N", 'u', 8},  {"e", 'f', 2},  {"f", 'f', 4}, {"d", 'f', 8},
+    {"g", 'f', 16}, {"F", 'c', 8}, {"D", 'c', 16}, {"G", 'c', 32}, {"O", 'O', 0}, {"S", 'S', 0},
+    {"a", 'S', 0},  {"U", 'U', 0}, {"V", 'V', 0},  {"M", 'M', 8},  {"m", 'm', 8}, {"c", 'S', 1},
 };
 
 static const alias *find_alias(const alias *table, size_t count, const char *text, size_t bytes)
@@ -73,13 +73,19 @@ static bool parse_size(const char *text, size_t bytes, uint64_t *out)
     return bytes > 0;
 }
 
-/* The "[25s]" of a datetime, brackets included; "" is fine. */
-static bool parse_unit(const char *text, size_t bytes)
+/* Kind and size, and a datetime's unit. */
+typedef struct parsed {
+    char kind;
+    char order; /* 0: none was given */
+    uint64_t bytes;
+    const char *unit; /* NULL: none was given, or "generic" */
+    uint64_t multiple;
+} parsed;
+
+/* The "[25s]" of a datetime, brackets included. */
+static bool parse_unit(const char *text, size_t bytes, parsed *out)
 {
-    static const char *const units[] = {"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "\xce\xbcs", "ns", "ps", "fs",
-                                        "as"};
-    if (bytes == 0)
-        return true;
+    static const char *const units[] = {"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"};
     if (bytes < 3 || text[0] != '[' || text[bytes - 1] != ']')
         return false;
     text++;
@@ -89,39 +95,45 @@ static bool parse_unit(const char *text, size_t bytes)
     size_t digits = 0;
     while (digits < bytes && text[digits] >= '0' && text[digits] <= '9')
         digits++;
-    uint64_t multiple;
-    if (digits > 0 && !parse_size(text, digits, &multiple))
+    out->multiple = 1;
+    if (digits > 0 && !parse_size(text, digits, &out->multiple))
         return false;
+    text += digits;
+    bytes -= digits;
+    if (bytes == 3 && memcmp(text, "\xce\xbcs", 3) == 0) { /* a Greek letter, which numpy spells with a u */
+        out->unit = "us";
+        return true;
+    }
     for (size_t i = 0; i < sizeof(units) / sizeof(*units); i++)
-        if (strlen(units[i]) == bytes - digits && memcmp(text + digits, units[i], bytes - digits) == 0)
-            return true;
-    return false;
+        if (strlen(units[i]) == bytes && memcmp(text, units[i], bytes) == 0)
+            out->unit = units[i];
+    return out->unit != NULL;
 }
-
-/* Kind and size, with the text of a datetime's unit. */
-typedef struct parsed {
-    char kind;
-    char order; /* 0: none was given */
-    uint64_t bytes;
-    const char *unit;
-    size_t unit_bytes;
-} parsed;
 
 static bool size_allowed(char kind, uint64_t bytes)
 {
     switch (kind) {
-    case 'b': return bytes == 1;
+    case 'b':
+        return bytes == 1;
     case 'i':
-    case 'u': return bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8;
-    case 'f': return bytes == 2 || bytes == 4 || bytes == 8 || bytes == 16;
-    case 'c': return bytes == 8 || bytes == 16 || bytes == 32;
+    case 'u':
+        return bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8;
+    case 'f':
+        return bytes == 2 || bytes == 4 || bytes == 8 || bytes == 16;
+    case 'c':
+        return bytes == 8 || bytes == 16 || bytes == 32;
     case 'M':
-    case 'm': return bytes == 8;
-    case 'O': return bytes == 4 || bytes == 8;
+    case 'm':
+        return bytes == 8;
+    case 'O':
+        return bytes == 4 || bytes == 8;
     case 'S':
-    case 'V': return true;
-    case 'U': return bytes <= NPK__MAX_ITEM_BYTES / 4;
-    default: return false;
+    case 'V':
+        return true;
+    case 'U':
+        return bytes <= NPK__MAX_ITEM_BYTES / 4;
+    default:
+        return false;
     }
 }
 
@@ -161,9 +173,8 @@ static bool parse_parts(const char *text, size_t bytes, parsed *out)
     if (base == bytes)
         return true;
     /* Of a code, numpy takes a unit behind "M8" and "m8" only. */
-    out->unit = text + base;
-    out->unit_bytes = bytes - base;
-    return (out->kind == 'M' || out->kind == 'm') && (a != NULL || base == 2) && parse_unit(out->unit, out->unit_bytes);
+    return (out->kind == 'M' || out->kind == 'm') && (a != NULL || base == 2) &&
+           parse_unit(text + base, bytes - base, out);
 }
 
 /* numpy's own spelling: "<M8[25s]", "|S10". str has 32 bytes: a unit has at most 10 digits and 3 letters. */
@@ -176,27 +187,36 @@ static void spell(const parsed *p, bool big, uint64_t itemsize, char *str)
         return;
     }
     int n = snprintf(str, 32, "%c%c%u", order, p->kind, (unsigned)p->bytes);
-    if (p->unit == NULL || (p->unit_bytes == 9 && memcmp(p->unit, "[generic]", 9) == 0))
-        return;
-    const char *micro = memchr(p->unit, 0xce, p->unit_bytes); /* the Greek letter, which numpy spells with a u */
-    size_t digits = micro != NULL ? (size_t)(micro - p->unit) : p->unit_bytes;
-    (void)snprintf(str + n, 32 - (size_t)n, "%.*s%s", (int)digits, p->unit, micro != NULL ? "us]" : "");
+    if (p->unit != NULL && p->multiple == 1)
+        (void)snprintf(str + n, 32 - (size_t)n, "[%s]", p->unit);
+    else if (p->unit != NULL)
+        (void)snprintf(str + n, 32 - (size_t)n, "[%u%s]", (unsigned)p->multiple, p->unit);
 }
 
 static npk_kind kind_of(char kind)
 {
     switch (kind) {
-    case 'b': return NPK_KIND_BOOL;
-    case 'i': return NPK_KIND_INT;
-    case 'u': return NPK_KIND_UINT;
-    case 'f': return NPK_KIND_FLOAT;
-    case 'c': return NPK_KIND_COMPLEX;
+    case 'b':
+        return NPK_KIND_BOOL;
+    case 'i':
+        return NPK_KIND_INT;
+    case 'u':
+        return NPK_KIND_UINT;
+    case 'f':
+        return NPK_KIND_FLOAT;
+    case 'c':
+        return NPK_KIND_COMPLEX;
     case 'M':
-    case 'm': return NPK_KIND_DATETIME;
-    case 'S': return NPK_KIND_BYTES;
-    case 'U': return NPK_KIND_UNICODE;
-    case 'V': return NPK_KIND_VOID;
-    default: return NPK_KIND_OBJECT;
+    case 'm':
+        return NPK_KIND_DATETIME;
+    case 'S':
+        return NPK_KIND_BYTES;
+    case 'U':
+        return NPK_KIND_UNICODE;
+    case 'V':
+        return NPK_KIND_VOID;
+    default:
+        return NPK_KIND_OBJECT;
     }
 }
 

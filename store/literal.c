@@ -6,9 +6,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
+static bool is_digit(uint8_t c)
+{
+    return c >= '0' && c <= '9';
+}
 
-static bool is_hex(uint8_t c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+static bool is_hex(uint8_t c)
+{
+    return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
 
 /* Characters that make a longer word of the one before them; bytes above 127 may be letters of an identifier. */
 static bool is_word(uint8_t c)
@@ -168,7 +174,7 @@ int npk__literal_string(npk__literal *l, npk__span *out)
 static void take_long_suffix(npk__literal *l)
 {
     const uint8_t *at = l->at;
-    while (at < l->end && (*at == ' ' || *at == '\t'))
+    while (at < l->end && (*at == ' ' || *at == '\t' || *at == '\f'))
         at++;
     if (at < l->end && *at == 'L' && (at + 1 == l->end || !is_word(at[1])))
         l->at = at + 1;
@@ -194,8 +200,8 @@ int npk__literal_whole(npk__literal *l, uint64_t *out, npk__span *digits)
         return npk__literal_fail(l, -EOVERFLOW, "the number %s at byte %zu is beyond 2^63 - 1",
                                  npk__span_shown(text).text, (size_t)(start - l->base));
     if (*start == '0' && value != 0)
-        return npk__literal_fail(l, -EINVAL, "the number %s at byte %zu has a leading zero",
-                                 npk__span_shown(text).text, (size_t)(start - l->base));
+        return npk__literal_fail(l, -EINVAL, "the number %s at byte %zu has a leading zero", npk__span_shown(text).text,
+                                 (size_t)(start - l->base));
     l->at = at;
     if (l->long_suffix)
         take_long_suffix(l);

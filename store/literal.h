@@ -19,8 +19,8 @@ typedef struct npk__literal {
     const uint8_t *base; /* the file's first byte, from which offsets in reasons are counted */
     const uint8_t *at;   /* the next character */
     const uint8_t *end;
-    bool long_suffix;    /* "3L", as Python 2 wrote it, is a number (format versions 1 and 2) */
-    char *why;           /* may be NULL */
+    bool long_suffix; /* "3L", as Python 2 wrote it, is a number (format versions 1 and 2) */
+    char *why;        /* may be NULL */
     size_t why_bytes;
 } npk__literal;
 

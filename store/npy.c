@@ -121,8 +121,8 @@ static int parse_tuple(npk__literal *l, npk_header *h, npk__npy_layout *lay)
         h->shape[h->ndim++] = dim;
         comma = npk__literal_take(l, ',');
         if (h->ndim == 1 && !comma && npk__literal_peek(l) == ')')
-            return npk__literal_fail(l, -EINVAL, "the shape is the number %" PRIu64 " instead of the tuple (%" PRIu64
-                                     ",)", dim, dim);
+            return npk__literal_fail(
+                l, -EINVAL, "the shape is the number %" PRIu64 " instead of the tuple (%" PRIu64 ",)", dim, dim);
     }
     return 0;
 }
@@ -155,10 +155,10 @@ enum { KEY_DESCR = 1, KEY_FORTRAN = 2, KEY_SHAPE = 4, KEY_ALL = 7 };
 
 static unsigned key_of(npk__span name)
 {
-    return npk__span_is(name, "descr") ? KEY_DESCR
+    return npk__span_is(name, "descr")           ? KEY_DESCR
            : npk__span_is(name, "fortran_order") ? KEY_FORTRAN
-           : npk__span_is(name, "shape") ? KEY_SHAPE
-                                         : 0;
+           : npk__span_is(name, "shape")         ? KEY_SHAPE
+                                                 : 0;
 }
 
 static int parse_entry(npk__literal *l, unsigned *seen, npk_header *h, npk__npy_layout *lay)
@@ -214,7 +214,9 @@ static int parse_dict(npk__literal *l, npk_header *h, npk__npy_layout *lay)
     lay->dict_end = (uint32_t)(l->at - l->base);
     if (seen != KEY_ALL)
         return npk__literal_fail(l, -EINVAL, "its header has no key '%s'",
-                                 !(seen & KEY_DESCR) ? "descr" : !(seen & KEY_SHAPE) ? "shape" : "fortran_order");
+                                 !(seen & KEY_DESCR)   ? "descr"
+                                 : !(seen & KEY_SHAPE) ? "shape"
+                                                       : "fortran_order");
     npk__literal_blank(l);
     return l->at == l->end ? 0 : npk__literal_expected(l, "nothing more behind the dict");
 }

@@ -12,10 +12,10 @@
 
 #include "npk.h"
 
-#define NPK__NPY_MAGIC "\x93NUMPY"
+#define NPK__NPY_MAGIC       "\x93NUMPY"
 #define NPK__NPY_MAGIC_BYTES 6
-#define NPK__NPY_ALIGN 64  /* data begins at a multiple of this in headers that we write */
-#define NPK__NPY_MIN_BYTES 10 /* magic, version and length of a version 1 header */
+#define NPK__NPY_ALIGN       64 /* data begins at a multiple of this in headers that we write */
+#define NPK__NPY_MIN_BYTES   10 /* magic, version and length of a version 1 header */
 
 /* Where the parts of a header's text are, in bytes from the file's start. */
 typedef struct npk__npy_layout {

@@ -129,11 +129,8 @@ static int append_once(npk_target *t, const void *rows, uint64_t bytes, struct w
 static int append_open(npk_target *t, const void *rows, uint64_t count, uint64_t *first)
 {
     npk_header *h = &t->info.header;
-    uint64_t bytes;
+    uint64_t bytes = count * h->row_bytes; /* fits: the opening has looked */
     struct written w;
-    if (__builtin_mul_overflow(count, h->row_bytes, &bytes) || bytes > (uint64_t)INT64_MAX - t->info.file_bytes)
-        return npk__fail(-EFBIG, "\"%s\": %" PRIu64 " rows of %" PRIu64 " bytes are more than a file can hold", t->name,
-                         count, h->row_bytes);
     if (bytes == 0) {
         if (first)
             *first = t->info.rows;
@@ -157,9 +154,8 @@ static int append_open(npk_target *t, const void *rows, uint64_t count, uint64_t
     /* 1: others appended so much meanwhile that the digits do not fit. The rows are in the file and in the session, so
      * they are counted as soon as the header can be made longer: now, or by whoever settles when no writer is left. */
     bool no_room = err == 1;
-    err = npk__dirty_unmark(t->dir.fd, &t->entry);
-    if (err)
-        return err;
+    /* The rows count: a mark that stays does no harm, as it speaks of bytes that the header counts. */
+    (void)npk__dirty_unmark(t->dir.fd, &t->entry);
     if (first)
         *first = (w.begin - h->data_offset) / h->row_bytes;
     if (no_room)

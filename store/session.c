@@ -47,6 +47,12 @@ static bool fits(const npk_dirty *e, const npk_info *info)
     return e->data_offset == info->header.data_offset && e->row_bytes == info->header.row_bytes;
 }
 
+/* An entry helps a file that is no finished array only to be recovered. */
+static int there_for(int there, const npk_dirty *e, const npk_info *info)
+{
+    return there > 0 && !fits(e, info) ? 0 : there;
+}
+
 static int make_entry(int dir_fd, const char *leaf, int fd, const npk_info *info, const npk_file_id *id, npk_dirty *out)
 {
     npk_dirty e = {.id = *id,
@@ -75,6 +81,7 @@ int npk__session_begin_at(int dir_fd, const char *leaf, int fd, npk_dirty *out)
     /* An entry of what the file was before somebody wrote it anew is replaced. */
     if (finished && (there == 0 || (there > 0 && !fits(out, &info))))
         there = make_entry(dir_fd, leaf, fd, &info, &id, out);
+    there = there_for(there, out, &info);
     npk_info_clear(&info);
     return there;
 }
@@ -103,6 +110,7 @@ npk_err npk_session_begin(npk_store *s, const char *path, int fd, bool *entered)
             npk__dir_release(&dir);
         }
     }
+    there = there_for(there, &e, &info);
     npk_info_clear(&info);
     if (there < 0)
         return there;

@@ -65,20 +65,16 @@ static int clear_way(const npk_target *t, uint64_t rows)
 static int extend(npk_target *t, uint64_t rows)
 {
     npk_header *h = &t->info.header;
-    uint64_t bytes;
     if (rows < t->info.rows)
         return npk__fail(-ERANGE, "\"%s\": %" PRIu64 " rows, and there are %" PRIu64 "; truncate makes fewer", t->name,
                          rows, t->info.rows);
-    if (__builtin_mul_overflow(rows, h->row_bytes, &bytes) || bytes > (uint64_t)INT64_MAX - h->data_offset)
-        return npk__fail(-EFBIG, "\"%s\": %" PRIu64 " rows of %" PRIu64 " bytes are more than a file can hold", t->name,
-                         rows, h->row_bytes);
     if (rows == t->info.rows)
         return 0;
     int err = clear_way(t, rows);
     if (err)
         return err;
-    if (h->data_offset + bytes > t->info.file_bytes)
-        err = npk__ftruncate(t->fd, h->data_offset + bytes);
+    if (npk__rows_end(h, rows) > t->info.file_bytes)
+        err = npk__ftruncate(t->fd, npk__rows_end(h, rows));
     if (!err)
         err = npk__write_rows(t->fd, h, rows);
     if (err > 0)

@@ -436,13 +436,14 @@ static int has_room(const npk_target *t, uint64_t rows)
 
 int npk__target_open_with_room(npk_target *t, unsigned how, uint64_t more)
 {
-    uint64_t rows;
+    uint64_t rows, bytes;
     int err = npk__target_open(t, how);
     if (err)
         return err;
-    if (__builtin_add_overflow(t->info.rows, more, &rows) || rows > (UINT64_C(1) << 62))
-        return npk__fail(-EFBIG, "\"%s\": %" PRIu64 " rows and %" PRIu64 " more are more than a file can hold", t->name,
-                         t->info.rows, more);
+    if (__builtin_add_overflow(t->info.rows, more, &rows) ||
+        __builtin_mul_overflow(rows, t->info.header.row_bytes, &bytes) || bytes > (uint64_t)INT64_MAX - NPK_MAX_HEADER)
+        return npk__fail(-EFBIG, "\"%s\": %" PRIu64 " rows and %" PRIu64 " more of %" PRIu64
+                         " bytes are more than a file can hold", t->name, t->info.rows, more, t->info.header.row_bytes);
     int room = t->state == NPK_NO_ROOM ? 0 : has_room(t, rows);
     if (room != 0)
         return room < 0 ? room : 0;

@@ -47,50 +47,58 @@ static int stop_at_visible(void *ctx, const char *name, unsigned char type)
     return strcmp(name, NPK__SIDECAR) == 0 ? 0 : -ENOTEMPTY;
 }
 
-/* Inodes of the entries in a dirty table. */
-struct inodes {
-    uint64_t *list;
+/* The files that have an entry in a dirty table. */
+struct ids {
+    npk_file_id *list;
     size_t count, cap;
 };
 
-static int add_inode(void *ctx, const npk_dirty *e)
+static int add_id(void *ctx, const npk_dirty *e)
 {
-    struct inodes *in = ctx;
+    struct ids *in = ctx;
     if (in->count == in->cap) {
         size_t cap = in->cap ? in->cap * 2 : 64;
-        uint64_t *more = realloc(in->list, cap * sizeof(*more));
+        npk_file_id *more = realloc(in->list, cap * sizeof(*more));
         if (!more)
             return -ENOMEM;
         in->list = more;
         in->cap = cap;
     }
-    in->list[in->count++] = e->id.inode;
+    in->list[in->count++] = e->id;
     return 0;
 }
 
 static int by_number(const void *a, const void *b)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
+    const npk_file_id *x = a, *y = b;
+    return (x->inode > y->inode) - (x->inode < y->inode);
 }
 
-static int has_entry(const struct inodes *in, uint64_t inode)
+/* -ENOTEMPTY if the name is a file with an entry: numbers are used again, so the birth must agree, too. */
+static int has_entry(const struct ids *in, int dir_fd, const struct dirent *e)
 {
-    return bsearch(&inode, in->list, in->count, sizeof(inode), by_number) ? -ENOTEMPTY : 0;
+    npk_file_id id = {.inode = e->d_ino};
+    const npk_file_id *same = bsearch(&id, in->list, in->count, sizeof(id), by_number);
+    if (!same)
+        return 0;
+    int fd = npk__openat(dir_fd, e->d_name, O_PATH | O_NOFOLLOW, 0);
+    int err = fd < 0 ? fd : npk__file_id(fd, &id);
+    npk__close(&fd);
+    return !err && id.birth_ns != same->birth_ns ? 0 : -ENOTEMPTY;
 }
 
 /* 0 if no entry's file is in the directory any more; -ENOTEMPTY: recovery needs the table. */
 static int entries_are_stale(int dir_fd)
 {
-    struct inodes in = {0};
-    int err = npk__dirty_each(dir_fd, add_inode, &in), fd = -1;
+    struct ids in = {0};
+    int err = npk__dirty_each(dir_fd, add_id, &in), fd = -1;
     if (!err && in.count > 0) {
         qsort(in.list, in.count, sizeof(*in.list), by_number);
         fd = npk__openat(dir_fd, ".", O_RDONLY | O_DIRECTORY, 0);
         DIR *d = fd < 0 ? NULL : fdopendir(fd);
         err = d ? 0 : fd < 0 ? fd : -ENOMEM;
         for (struct dirent *e; !err && (e = readdir(d)) != NULL;)
-            err = has_entry(&in, e->d_ino);
+            err = has_entry(&in, dir_fd, e);
         if (d)
             closedir(d);
         else

@@ -65,7 +65,7 @@ static int read_option(cli_args *args, int argc, char **argv, int *i)
         return cli_usage(argv[*i], "needs a value; --%.*s %s is accepted", (int)length, word,
                          args->command->options[own].value);
     if (args->values[own] != NULL)
-        return cli_usage(word, "was given twice; once is accepted");
+        return cli_usage(NULL, "--%.*s was given twice; once is accepted", (int)length, word);
     args->values[own] = value;
     return 0;
 }

@@ -161,14 +161,14 @@ static char short_escape(unsigned char c)
     }
 }
 
-void cli_text_add_cell(cli_text *t, const void *bytes, size_t count)
+static void add_escaped(cli_text *t, const void *bytes, size_t count, bool quotes)
 {
     const unsigned char *p = bytes;
     while (count > 0) {
         uint32_t c = 0;
         size_t length = cli_utf8_length(p, count, &c);
-        bool shown = length > 0 && c >= 0x20 && !(c >= 0x7f && c < 0xa0);
-        if (length == 1 && short_escape(*p) != 0) {
+        bool shown = length > 0 && c >= 0x20 && !(c >= 0x7f && c < 0xa0) && !(quotes && c == '"');
+        if (length == 1 && c != '"' && short_escape(*p) != 0) {
             cli_text_addf(t, "\\%c", short_escape(*p));
         } else if (shown) {
             cli_text_add(t, p, length);
@@ -181,6 +181,16 @@ void cli_text_add_cell(cli_text *t, const void *bytes, size_t count)
         p += length;
         count -= length;
     }
+}
+
+void cli_text_add_cell(cli_text *t, const void *bytes, size_t count)
+{
+    add_escaped(t, bytes, count, true);
+}
+
+void cli_text_add_shown(cli_text *t, const void *bytes, size_t count)
+{
+    add_escaped(t, bytes, count, false);
 }
 
 void cli_text_add_json(cli_text *t, const void *bytes, size_t count)

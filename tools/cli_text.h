@@ -31,9 +31,12 @@ size_t cli_utf8_length(const unsigned char *bytes, size_t count, uint32_t *code_
 /* Add a code point as UTF-8. Surrogates and what is beyond Unicode are added as \uXXXX and \UXXXXXXXX. */
 void cli_text_add_code_point(cli_text *t, uint32_t code_point);
 
-/* Add bytes so that they are one valid, printable UTF-8 cell of a TSV line: backslash, quote, tab, newline and return
- * as \\ \" \t \n \r, other controls (C1 as well) and bytes that are not UTF-8 as \xNN. `printf %b` undoes it. */
+/* Add bytes so that they are one valid, printable UTF-8 cell of a TSV line: backslash, tab, newline and return as \\ \t
+ * \n \r, quotes (which spreadsheets take for their own), other controls (C1 as well) and bytes that are not UTF-8 as
+ * \xNN. `printf %b` of bash undoes it. */
 void cli_text_add_cell(cli_text *t, const void *bytes, size_t count);
+/* The same for people: quotes stay as they are. */
+void cli_text_add_shown(cli_text *t, const void *bytes, size_t count);
 /* Add bytes as a JSON string with its quotes. A byte that is not UTF-8 becomes the lone surrogate \udcNN, as Python's
  * surrogateescape has it, so that os.fsencode() gives the name back. */
 void cli_text_add_json(cli_text *t, const void *bytes, size_t count);

@@ -200,7 +200,7 @@ static int measure_all(const cli_args *args, bench *b)
     cli_table *table = cli_table_new(args, columns, sizeof columns / sizeof *columns);
     int status = CLI_OK;
     for (size_t i = 0; i < sizeof measures / sizeof *measures && status == CLI_OK; i++) {
-        double store_s, plain_s;
+        double store_s = 0, plain_s = 0;
         int err = measure(b, &measures[i], &store_s, &plain_s);
         if (err == -EINTR && interrupted)
             status = cli_fail(NULL, "interrupted");

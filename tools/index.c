@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -146,19 +147,25 @@ static int not_an_index(const scan *s, cli_why *why)
         s->text_bytes, s->text);
 }
 
-static int outside(int64_t row, uint64_t rows, cli_why *why)
+/* `typed` is how the row was written; NULL: as the number is. */
+static int outside(int64_t row, const char *typed, int typed_bytes, uint64_t rows, cli_why *why)
 {
+    char number[32];
+    if (typed == NULL) {
+        typed_bytes = snprintf(number, sizeof number, "%lld", (long long)row);
+        typed = number;
+    }
     if (rows == 0)
-        return cli_why_set(why, -ERANGE, "row %lld: there are no rows", (long long)row);
-    return cli_why_set(why, -ERANGE, "row %lld is outside; -%llu to %llu is accepted", (long long)row,
+        return cli_why_set(why, -ERANGE, "row %.*s: there are no rows", typed_bytes, typed);
+    return cli_why_set(why, -ERANGE, "row %.*s is outside; -%llu to %llu is accepted", typed_bytes, typed,
                        (unsigned long long)rows, (unsigned long long)(rows - 1));
 }
 
-static int add_row(cli_index *out, int64_t row, uint64_t rows, cli_why *why)
+static int add_row(cli_index *out, int64_t row, const char *typed, int typed_bytes, uint64_t rows, cli_why *why)
 {
     int64_t count = (int64_t)rows;
     if (row >= count || row < -count)
-        return outside(row, rows, why);
+        return outside(row, typed, typed_bytes, rows, why);
     int err = push_row(out, row < 0 ? row + count : row);
     return err != 0 ? cli_why_set(why, err, "%s", strerror(-err)) : 0;
 }
@@ -189,12 +196,22 @@ static int add_slice(cli_index *out, const int64_t bound[3], const bool given[3]
     return err != 0 ? cli_why_set(why, err, "%s", strerror(-err)) : 0;
 }
 
+/* Length of a number's text for a sentence: without the blanks behind it, and not endless. */
+static int number_bytes(const char *text, const char *end)
+{
+    while (end > text && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\r'))
+        end--;
+    return end - text > 60 ? 60 : (int)(end - text);
+}
+
 /* One item between commas. */
 static int parse_item(scan *s, cli_index *out, cli_why *why)
 {
     int64_t bound[3] = {0};
     bool given[3] = {false};
     int part = 0;
+    skip_blanks(s);
+    const char *item = s->at;
     if (scan_number(s, &given[0], &bound[0]) != 0)
         return not_an_index(s, why);
     while (part < 2 && scan_take(s, ':')) {
@@ -208,7 +225,7 @@ static int parse_item(scan *s, cli_index *out, cli_why *why)
         return add_slice(out, bound, given, s->rows, why);
     if (!given[0])
         return not_an_index(s, why);
-    return add_row(out, bound[0], s->rows, why);
+    return add_row(out, bound[0], item, number_bytes(item, s->at), s->rows, why);
 }
 
 int cli_index_parse(const char *text, size_t bytes, uint64_t rows, cli_index *out, cli_why *why)
@@ -269,7 +286,7 @@ static int add_mask(const unsigned char *data, uint64_t count, uint64_t rows, cl
     for (uint64_t i = 0; i < count; i++) {
         if (data[i] == 0)
             continue;
-        int err = add_row(out, (int64_t)i, rows, why);
+        int err = add_row(out, (int64_t)i, NULL, 0, rows, why);
         if (err != 0)
             return err;
     }
@@ -299,7 +316,7 @@ int cli_index_parse_npy(const void *file, size_t bytes, uint64_t rows, cli_index
     if (dtype->kind == NPK_KIND_BOOL)
         return add_mask(data, count, rows, out, why);
     for (uint64_t i = 0; i < count; i++) {
-        int err = add_row(out, integer_at(data, i, dtype), rows, why);
+        int err = add_row(out, integer_at(data, i, dtype), NULL, 0, rows, why);
         if (err != 0)
             return err;
     }

@@ -41,14 +41,6 @@ need_to_show() {
 need_to_test() {
     need_program g++ g++
     need_program clang clang
-    # libclang-rt: Debian 12 has the sanitizers of clang in a package of their own, only recommended by clang.
-    local version
-    version=$(clang -dumpversion 2>/dev/null | cut -d. -f1 || true)
-    if [ -n "$version" ]; then
-        [ -e "$(clang -print-runtime-dir 2>/dev/null || true)" ] ||
-            [ -n "$(find /usr/lib/llvm-"$version"/lib/clang -name 'libclang_rt.asan*' -print -quit 2>/dev/null)" ] ||
-            missing+=("libclang-rt-$version-dev")
-    fi
     need_program nm binutils
     need_program python3 python3
     python3 -c 'import ensurepip' >/dev/null 2>&1 || missing+=(python3-venv)
@@ -62,7 +54,6 @@ need_to_test() {
     need_program ps procps
     need_program mkfs.ext4 e2fsprogs
     need_program xxd xxd
-    need_program man man-db
 }
 
 list_only=

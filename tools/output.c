@@ -140,7 +140,10 @@ void cli_table_string(cli_table *t, const char *string)
         cli_text_add_json(&cell, string, strlen(string));
         item = cell.failed ? NULL : cJSON_CreateRaw(cli_text_string(&cell));
     } else {
-        cli_text_add_cell(&cell, string, strlen(string));
+        if (t->args->format == CLI_TSV)
+            cli_text_add_cell(&cell, string, strlen(string));
+        else
+            cli_text_add_shown(&cell, string, strlen(string));
         t->failed |= cell.failed;
     }
     add_cell(t, cli_text_string(&cell), NULL, item);

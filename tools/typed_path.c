@@ -37,13 +37,52 @@ static int no_memory(cli_target *t)
     return cli_fail(NULL, "%s", strerror(ENOMEM));
 }
 
+/* Is there anything at the path? An array may be named without its suffix. */
+static bool exists(const char *path)
+{
+    struct stat st;
+    char *file;
+    if (stat(path, &st) == 0 || errno != ENOENT)
+        return true;
+    if (asprintf(&file, "%s.npy", path) < 0)
+        return false;
+    bool found = stat(file, &st) == 0;
+    free(file);
+    return found;
+}
+
+/* What is in a sidecar folder is the engine's, whatever it looks like. */
+static bool in_sidecar(const char *dir)
+{
+    char *real = realpath(dir, NULL);
+    bool found = false;
+    for (const char *at = real; at != NULL && !found; at = strchr(at, '/')) {
+        at += *at == '/';
+        size_t length = strcspn(at, "/");
+        found = (length == 6 && memcmp(at, ".npkfs", 6) == 0) || (length == 4 && memcmp(at, ".npk", 4) == 0);
+    }
+    free(real);
+    return found;
+}
+
+static int refuse_sidecar(const cli_target *t)
+{
+    if (!in_sidecar(t->dir))
+        return CLI_OK;
+    return cli_fail(t->typed, "is in a folder of the engine's own (.npkfs, .npk); arrays beside it are accepted");
+}
+
 int cli_target_open(const char *path, unsigned flags, cli_target *out)
 {
     *out = (cli_target){.typed = strdup(path)};
     if (out->typed == NULL)
         return no_memory(out);
+    if (!exists(path)) {
+        cli_target_close(out);
+        return cli_fail(path, "no such array or directory; an array's .npy file or a store's directory is accepted");
+    }
     int err = npk_locate(path, &out->dir, &out->name);
-    int status = err != 0 ? cli_fail_engine(path, err) : CLI_OK;
+    int status = err != 0 ? cli_fail_engine(path, err) : refuse_sidecar(out);
     if (status == CLI_OK && (flags & CLI_TARGET_ARRAY) != 0 && out->name[0] == '\0')
         status = cli_fail(path, "is a directory; an array's .npy file is accepted");
     if (status == CLI_OK && (flags & CLI_TARGET_DIRECTORY) != 0 && out->name[0] != '\0')
@@ -98,7 +137,9 @@ int cli_target_open_new(const char *path, cli_target *out)
     int err = split_new(path, &out->dir, &out->name);
     if (err == 0 && (out->dir == NULL || out->name == NULL))
         return no_memory(out);
-    int status = err != 0 ? cli_fail(path, "%s", strerror(-err)) : open_store(out, CLI_TARGET_WRITE);
+    int status = err != 0 ? cli_fail(path, "%s", strerror(-err)) : refuse_sidecar(out);
+    if (status == CLI_OK)
+        status = open_store(out, CLI_TARGET_WRITE);
     if (status != CLI_OK)
         cli_target_close(out);
     return status;

@@ -16,7 +16,7 @@ tools'
 if [ -e .git ] && found=$(git -c safe.directory='*' ls-files 2>/dev/null) && [ -n "$found" ]; then
     found=$(printf '%s\n' "$found" | cut -d/ -f1 | sort -u)
 else
-    found=$(ls -A | grep -v '^build')
+    found=$(find . -mindepth 1 -maxdepth 1 ! -name 'build*' | cut -c3-)
 fi
 found=$(printf '%s\n' "$found" | grep -v '^\.' | LC_ALL=C sort)
 if [ "$found" != "$expected" ]; then

@@ -121,7 +121,8 @@ static void test_refusals(void)
     refuse("10", 10, -ERANGE, "row 10 is outside; -10 to 9 is accepted");
     refuse("-11", 10, -ERANGE, "row -11 is outside");
     refuse("0,3,12", 10, -ERANGE, "row 12 is outside");
-    refuse("99999999999999999999", 10, -ERANGE, "is outside");
+    refuse("99999999999999999999", 10, -ERANGE, "row 99999999999999999999 is outside");
+    refuse("0, +12 ,3", 10, -ERANGE, "row +12 is outside");
     refuse("0", 0, -ERANGE, "there are no rows");
 }
 

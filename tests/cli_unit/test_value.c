@@ -177,7 +177,7 @@ static void test_text(void)
 {
     expect("'|S6'", "ab\0\0\0\0", "ab", "\"ab\"");
     expect("'|S6'", "a\0b\0\0\0", "a\\x00b", "\"a\\u0000b\"");
-    expect("'|S6'", "\"\t\n\\\xff\x7f", "\\\"\\t\\n\\\\\\xff\\x7f", "\"\\\"\\t\\n\\\\\\udcff\\u007f\"");
+    expect("'|S6'", "\"\t\n\\\xff\x7f", "\\x22\\t\\n\\\\\\xff\\x7f", "\"\\\"\\t\\n\\\\\\udcff\\u007f\"");
     expect("'|S6'", "\xc3\xa9\xe2\x82\xac\xc2", "\xc3\xa9\xe2\x82\xac\\xc2", "\"\xc3\xa9\xe2\x82\xac\\udcc2\"");
     expect_as("'|S6'", "a'\0\xff\n\0", CLI_QUOTED, "b'a\\'\\x00\\xff\\n'");
     expect("'<U3'", "\xe9\0\0\0\xac\x20\0\0\0\0\0\0", "\xc3\xa9\xe2\x82\xac", "\"\xc3\xa9\xe2\x82\xac\"");

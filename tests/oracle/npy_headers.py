@@ -36,6 +36,8 @@ NARROWER = [
     (r"where \"[\"']", r"[\"'][\"']|[\"']\s*[\"']"),             # joined and triple-quoted strings
     (r"unknown key '", r"''|\"\""),
     (r"behind a field's name", r"\(\s*u?'..'\s*\)"),              # a string of two letters as a field
+    (r"behind a field's name", r"\(\("),                         # parentheses around a field
+    (r"items that have no size", r""),                           # ('a', 'S', 4) and ('a', 'S', '<f4')
     (r"where \"[rR]", r"[rR][\"']"),
     (r"where \"\\", r"\\"),                                      # a line that a backslash continues
     (r"where \"\(", r"\("),                                      # parentheses around a value
@@ -48,6 +50,12 @@ NARROWER = [
     (r"nested more than", r""),
     (r"a subarray has more than", r""),
     (r"title and name|field's title|a string is expected", r"\(\("),  # titles that are neither a string nor a number
+]
+
+# What the engine reads and numpy does not: quirks of Python's tokenizer with line ends that are no part of the format.
+WIDER = [
+    rb"\A.{6}\x03.{5}.*\n[ \t\f]+\Z",  # version 3 with blanks behind the last newline
+    rb"\A.{10}(..)?[ \t\f]*\r",         # a carriage return before the dict
 ]
 
 
@@ -101,6 +109,8 @@ def compare(data, answer, failures):
     theirs = numpy_reads(data)
     text = data[10 if data[6:7] == b"\x01" else 12:].decode("latin1")
     if answer.startswith("ok"):
+        if isinstance(theirs, Exception) and any(re.search(wider, data, re.S) for wider in WIDER):
+            return "wider"
         if isinstance(theirs, Exception):
             failures.append(("only the engine reads it", data, answer, repr(theirs)))
             return "differs"

@@ -41,8 +41,9 @@ static void answer_parse(const uint8_t *bytes, size_t size)
         return;
     }
     printf("ok descr=%" PRIu32 "+%" PRIu32 " item=%" PRIu64 " kind=%d fortran=%d version=%u offset=%" PRIu64
-           " row=%" PRIu64 " data=%" PRIu64 " shape=", h.descr_offset, h.descr_bytes, h.dtype.itemsize,
-           (int)h.dtype.kind, h.fortran, h.major, h.data_offset, h.row_bytes, h.data_bytes);
+           " row=%" PRIu64 " data=%" PRIu64 " shape=",
+           h.descr_offset, h.descr_bytes, h.dtype.itemsize, (int)h.dtype.kind, h.fortran, h.major, h.data_offset,
+           h.row_bytes, h.data_bytes);
     for (uint32_t i = 0; i < h.ndim; i++)
         printf(i > 0 ? ",%" PRIu64 : "%" PRIu64, h.shape[i]);
     printf("\n");

@@ -90,12 +90,13 @@ static inline void place_rows(int fd, uint64_t first, uint64_t count)
     }
 }
 
-/* Make an array that says header_rows and has data_rows. Returns a read-only descriptor. */
+/* Make a new file, an array that says header_rows and has data_rows. Returns a read-only descriptor. */
 static inline int place_array(const place *p, const char *leaf, uint64_t header_rows, uint64_t data_rows, unsigned pad)
 {
     char head[512];
     size_t n = place_header(head, header_rows, pad);
-    int fd = openat(p->dir, leaf, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    unlinkat(p->dir, leaf, 0);
+    int fd = openat(p->dir, leaf, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     NEED(fd >= 0 && write(fd, head, n) == (ssize_t)n);
     place_rows(fd, 0, data_rows);
     close(fd);

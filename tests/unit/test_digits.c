@@ -137,10 +137,36 @@ static int walk(header *x, uint64_t rows, bool mixtures)
 static void test_pairs(void)
 {
     static const uint64_t pairs[][2] = {
-        {0, 1}, {1, 0}, {9, 10}, {10, 9}, {99, 100}, {100, 99}, {999, 1000}, {1000, 999}, {1999999, 2000000},
-        {2000000, 1999999}, {0, 1000000}, {1000000, 0}, {5, 12345}, {12345, 5}, {123456, 123457}, {123456, 123956},
-        {999999, 123456}, {123456, 999999}, {1000, 1999}, {1999, 1000}, {100000, 99999}, {7, 7}, {1234567, 123},
-        {123, 1234567}, {90, 105}, {109, 110}, {1099, 1100}, {999999999, 1000000000}, {1, 10}, {10, 1},
+        {0, 1},
+        {1, 0},
+        {9, 10},
+        {10, 9},
+        {99, 100},
+        {100, 99},
+        {999, 1000},
+        {1000, 999},
+        {1999999, 2000000},
+        {2000000, 1999999},
+        {0, 1000000},
+        {1000000, 0},
+        {5, 12345},
+        {12345, 5},
+        {123456, 123457},
+        {123456, 123956},
+        {999999, 123456},
+        {123456, 999999},
+        {1000, 1999},
+        {1999, 1000},
+        {100000, 99999},
+        {7, 7},
+        {1234567, 123},
+        {123, 1234567},
+        {90, 105},
+        {109, 110},
+        {1099, 1100},
+        {999999999, 1000000000},
+        {1, 10},
+        {10, 1},
     };
     for (size_t i = 0; i < sizeof(pairs) / sizeof(*pairs); i++)
         for (int width = 10; width <= 14; width += 4) {
@@ -178,8 +204,8 @@ static void test_after_a_kill(void)
                 for (size_t c = 0; c < n; c++) {
                     header y = x;
                     npk__digits_apply(&plan, steps, y.b);
-                    unit_note("%" PRIu64 " -> %" PRIu64 ", killed after %" PRIu32 ", -> %" PRIu64, counts[a],
-                              counts[b], steps, counts[c]);
+                    unit_note("%" PRIu64 " -> %" PRIu64 ", killed after %" PRIu32 ", -> %" PRIu64, counts[a], counts[b],
+                              steps, counts[c]);
                     CHECK(reparse(&y));
                     CHECK_EQ(walk(&y, counts[c], false), 0);
                 }
@@ -212,8 +238,9 @@ static void test_large(void)
 /* numpy's header has no blank before the number and some behind the dict: the text moves, and makes room for good. */
 static void test_moves(void)
 {
-    static const char *const tails[] = {",)}", ",), }", ", 4), }", ", 4, 512), }", " , 44 , 5 ) }", ", 0, 3),}",
-                                        "L, 4L), }", ", 10, 10, 10, 1), }", ",) ,      }"};
+    static const char *const tails[] = {",)}",           ",), }",     ", 4), }",   ", 4, 512), }",
+                                        " , 44 , 5 ) }", ", 0, 3),}", "L, 4L), }", ", 10, 10, 10, 1), }",
+                                        ",) ,      }"};
     for (size_t t = 0; t < sizeof(tails) / sizeof(*tails); t++)
         for (uint64_t rows = 10; rows <= 10000000000u; rows *= 10)
             for (size_t blanks = 0; blanks <= 40; blanks++)

@@ -56,10 +56,24 @@ static const good good_table[] = {
     {1, "{\"descr\":\"|u1\",\"fortran_order\":True,\"shape\":(2,3)}", "uint8", 1, 2, {2, 3}, true, "\"|u1\"", "2"},
     {1, "{'shape': (7,), 'fortran_order': False, 'descr': '<i8'}", "int64", 8, 1, {7}, false, "'<i8'", "7"},
     {1, "{'fortran_order': False, 'descr': '<i8', 'shape': (7,),}\n\n\n", "int64", 8, 1, {7}, false, "'<i8'", "7"},
-    {1, "\n{\n 'descr'\t:\r\n '<i8' ,\f 'fortran_order' : False , 'shape' : ( \n 7 , )\n}\n", "int64", 8, 1, {7}, false,
-     "'<i8'", " 7"},
+    {1,
+     "\n{\n 'descr'\t:\r\n '<i8' ,\f 'fortran_order' : False , 'shape' : ( \n 7 , )\n}\n",
+     "int64",
+     8,
+     1,
+     {7},
+     false,
+     "'<i8'",
+     " 7"},
     {1, "  {'descr': '<i8', 'fortran_order': False, 'shape': (7,)}", "int64", 8, 1, {7}, false, "'<i8'", "7"},
-    {1, "{'descr': '<i8', # note\n 'fortran_order': False, 'shape': (7,)} # }{", "int64", 8, 1, {7}, false, "'<i8'",
+    {1,
+     "{'descr': '<i8', # note\n 'fortran_order': False, 'shape': (7,)} # }{",
+     "int64",
+     8,
+     1,
+     {7},
+     false,
+     "'<i8'",
      "7"},
     {1, D("u'<i8'", "(7,)"), "int64", 8, 1, {7}, false, "u'<i8'", "7"},
     /* shapes */
@@ -73,16 +87,39 @@ static const good good_table[] = {
     {1, D("'<f8'", "(        12, 4)"), "float64", 8, 2, {12, 4}, false, "'<f8'", "        12"},
     {1, D("'<f8'", "( \t  12, 4)"), "float64", 8, 2, {12, 4}, false, "'<f8'", "  12"},
     {1, D("'<f8'", "((  12, 4))"), "float64", 8, 2, {12, 4}, false, "'<f8'", "  12"},
-    {1, D("'|b1'", "(9223372036854775000,)"), "bool", 1, 1, {9223372036854775000u}, false, "'|b1'",
+    {1,
+     D("'|b1'", "(9223372036854775000,)"),
+     "bool",
+     1,
+     1,
+     {9223372036854775000u},
+     false,
+     "'|b1'",
      "9223372036854775000"},
     /* dtypes */
     {1, D("'>f4'", "(3,)"), ">f4", 4, 1, {3}, false, "'>f4'", "3"},
     {1, D("'|S0'", "(3,)"), "S0", 0, 1, {3}, false, "'|S0'", "3"},
     {1, D("'<M8[25s]'", "(3,)"), "datetime64[25s]", 8, 1, {3}, false, "'<M8[25s]'", "3"},
     {1, D("'|O'", "(3,)"), "object", 0, 1, {3}, false, "'|O'", "3"},
-    {1, D("[('a', '<f4'), ('b', '>i2', (2, 3))]", "(3,)"), "[('a', '<f4'), ('b', '>i2', ...", 16, 1, {3}, false,
-     "[('a', '<f4'), ('b', '>i2', (2, 3))]", "3"},
-    {3, D("[('\xc3\xa9', '<f4')]", "(3,)"), "[('?" "?', '<f4')]", 4, 1, {3}, false, "[('\xc3\xa9', '<f4')]", "3"},
+    {1,
+     D("[('a', '<f4'), ('b', '>i2', (2, 3))]", "(3,)"),
+     "[('a', '<f4'), ('b', '>i2', ...",
+     16,
+     1,
+     {3},
+     false,
+     "[('a', '<f4'), ('b', '>i2', (2, 3))]",
+     "3"},
+    {3,
+     D("[('\xc3\xa9', '<f4')]", "(3,)"),
+     "[('?"
+     "?', '<f4')]",
+     4,
+     1,
+     {3},
+     false,
+     "[('\xc3\xa9', '<f4')]",
+     "3"},
     {1, D("[('\xe9', '<f4')]", "(3,)"), "[('?', '<f4')]", 4, 1, {3}, false, "[('\xe9', '<f4')]", "3"},
 };
 
@@ -143,7 +180,8 @@ static const bad bad_table[] = {
     {"should-fail-comma-first", 1, "{,'descr': '<f4'}", -EINVAL, "a string is expected"},
     {"should-fail-no-comma", 1, "{'descr': '<f4' 'shape': (3,)}", -EINVAL, "\",\" or \"}\""},
     {"should-fail-no-colon", 1, "{'descr' '<f4'}", -EINVAL, "\":\" behind a key"},
-    {"should-fail-no-brace", 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), ", -EINVAL, "missing at the end"},
+    {"should-fail-no-brace", 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), ", -EINVAL,
+     "missing at the end"},
     {"should-fail-rubbish-behind", 1, D("'<f4'", "(3,)") " x", -EINVAL, "\"x\" stands"},
     {"should-fail-second-dict", 1, D("'<f4'", "(3,)") "\n{}", -EINVAL, "nothing more"},
     {"should-fail-indented", 1, "\n " D("'<f4'", "(3,)"), -EINVAL, "indented"},
@@ -211,8 +249,7 @@ static const bad bad_table[] = {
     {"should-fail-field-unclosed", 1, D("[('a', '<f4']", "(3,)"), -EINVAL, "end of a field"},
     {"should-fail-field-negative", 1, D("[('a', '<f4', (-1,))]", "(3,)"), -EINVAL, "whole number"},
     {"should-fail-field-large", 1, D("[('a', '|S65536', (65536,))]", "(3,)"), -EINVAL, "numpy's limit"},
-    {"should-fail-field-sum", 1, D("[('a', '|S2000000000'), ('b', '|S2000000000')]", "(3,)"), -EINVAL,
-     "numpy's limit"},
+    {"should-fail-field-sum", 1, D("[('a', '|S2000000000'), ('b', '|S2000000000')]", "(3,)"), -EINVAL, "numpy's limit"},
     {"should-fail-item-large", 1, D("'|S2147483648'", "(3,)"), -EINVAL, "'|S2147483648'"},
     {"should-fail-item-wraps", 1, D("'|S18446744073709551617'", "(3,)"), -EINVAL, "'|S18446744073709551617'"},
 };
@@ -231,7 +268,7 @@ static void test_bad(void)
         CHECK(memcmp(&h, &before, sizeof(h)) == 0);
         /* The same without a buffer for the reason, and with one that is too short for it. */
         CHECK_EQ(parse(b->major, b->text, strlen(b->text), &h, NULL, 0), b->err);
-        memset(why, 'x', sizeof(why));
+        memset(why, 'x', sizeof(why) - 1);
         CHECK_EQ(parse(b->major, b->text, strlen(b->text), &h, why, 8), b->err);
         CHECK(strlen(why) < 8 && why[8] == 'x');
     }
@@ -333,7 +370,8 @@ static void test_long(void)
 static void test_bombs(void)
 {
     static const char *const starts[] = {
-        "{'descr': ", "{'shape': ", "{'descr': [('a', ", "", "{'descr': [(", "{'fortran_order': ", "{'descr': [('a', '<f4', ",
+        "{'descr': ",   "{'shape': ",         "{'descr': [('a', ",        "",
+        "{'descr': [(", "{'fortran_order': ", "{'descr': [('a', '<f4', ",
     };
     static const char *const units[] = {"[", "(", "{", "[('a', ", "('t', ", "[(('t', 'a'), ", "((", "'", "-", "#\n"};
     for (size_t s = 0; s < sizeof(starts) / sizeof(*starts); s++)
@@ -421,8 +459,8 @@ static void test_format(void)
     CHECK_EQ(npk_header_format("'<f4'", false, shape, 2, out, sizeof(out), &bytes), 0);
     CHECK_EQ(bytes, 128);
     CHECK_EQ(out[127], '\n');
-    CHECK(memcmp(out, "\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1000, 128), }", 72) ==
-          0);
+    CHECK(memcmp(out, "\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1000, 128), }",
+                 72) == 0);
     CHECK_EQ(npk_header_parse(out, bytes, &h, NULL, 0), 0);
     CHECK_EQ(h.data_bytes, 1000 * 128 * 4);
     /* The exact room is enough, a byte less is not. */

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# npkfs from nothing, on a bare Debian (12 or later) or Ubuntu (24.04 or later), as root or as a user with sudo:
+# installs what is missing, builds, makes a store of real vectors through a mount, and shows what one can do with it.
+# Leaves the mount up. Run it again as often as you like.
+#
+#   tools/quickstart.sh            all of the above; under a minute once the packages are there
+#   tools/quickstart.sh --clean    unmount, and remove what it made (store, and the build if it made that)
+#
+# The store is in $NPK_QUICKSTART_DIR, by default ${XDG_CACHE_HOME:-$HOME/.cache}/npkfs-quickstart.
+set -euo pipefail
+
+tree=$(cd "$(dirname "$0")/.." && pwd)
+home=${NPK_QUICKSTART_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/npkfs-quickstart}
+store=$home/store
+mnt=$home/mnt
+spare=$home/spare
+mark=$tree/build/.made-by-quickstart
+
+step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+[ -t 1 ] || step() { printf '\n%s\n' "$*"; }
+die() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }
+show() { printf '$ %s\n' "$1"; bash -c "set -euo pipefail; $1"; } # what is shown is what is run
+
+mounted() { findmnt -n -M "$mnt" >/dev/null 2>&1; }
+
+unmount() { # of a mount made by root or by us, also when its daemon died
+    mounted || return 0
+    fusermount3 -u "$mnt" 2>/dev/null && return
+    umount "$mnt" 2>/dev/null && return
+    "${as_root[@]}" umount "$mnt" 2>/dev/null && return
+    die "$mnt is in use (a shell standing in it?): leave it and run this again, or: ${as_root[*]} umount -l $mnt"
+}
+
+as_root=()
+can_be_root=1
+if [ "$(id -u)" != 0 ]; then
+    as_root=(sudo)
+    sudo -n true 2>/dev/null || { [ -t 0 ] && command -v sudo >/dev/null 2>&1 && sudo true; } || can_be_root=
+fi
+
+case ${1-} in
+'') ;;
+--clean)
+    unmount
+    rm -rf --one-file-system "$home"
+    if [ -e "$mark" ]; then rm -rf "$tree/build"; fi
+    echo "gone: $home$([ -e "$tree/build" ] || echo " and $tree/build")"
+    exit 0
+    ;;
+*)
+    sed -n '3,12s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
+
+# ---- 1. packages and build ----------------------------------------------------------------------------------------
+
+step "1. Packages and build"
+"$tree/tools/install-deps.sh" quickstart
+if [ ! -d "$tree/build" ]; then mkdir "$tree/build" && touch "$mark"; fi
+log=$tree/build/quickstart.log
+generator=() # of a build that is there: the one it was made with
+if [ ! -e "$tree/build/CMakeCache.txt" ] && command -v ninja >/dev/null 2>&1; then generator=(-G Ninja); fi
+build() {
+    cmake -S "$tree" -B "$tree/build" "${generator[@]}" && cmake --build "$tree/build" -j "$(nproc)" --target npkfs npk
+}
+build >"$log" 2>&1 || { tail -n 20 "$log" >&2; die "the build failed; all of it is in $log"; }
+echo "build/bin/npkfs: $("$tree/build/bin/npkfs" --version)"
+
+# ---- 2. mount -----------------------------------------------------------------------------------------------------
+
+step "2. Mount an empty directory"
+[ -e /dev/fuse ] || [ -z "$can_be_root" ] || "${as_root[@]}" modprobe fuse 2>/dev/null || true
+[ -e /dev/fuse ] || die "there is no /dev/fuse: load the module (modprobe fuse) or give the container --device /dev/fuse --cap-add SYS_ADMIN"
+unmount
+rm -rf --one-file-system "$store" "$spare"
+mkdir -p "$store" "$mnt" "$spare"
+if [ -n "$can_be_root" ]; then
+    # Handing files to the kernel (passthrough) takes root; the files stay their owner's, and modes are obeyed.
+    mounter=("${as_root[@]}")
+elif [ -r /dev/fuse ] && [ -w /dev/fuse ]; then
+    mounter=()
+    echo "no root and no sudo: this user mounts, and the daemon serves every byte itself"
+else
+    die "this user may not open /dev/fuse, and there is no sudo: run this as root"
+fi
+echo "\$ ${mounter[*]}${mounter[*]:+ }build/bin/npkfs $store $mnt"
+"${mounter[@]}" "$tree/build/bin/npkfs" "$store" "$mnt" || die "the mount failed (the sentence above says why)"
+findmnt -n -o FSTYPE,SOURCE,TARGET "$mnt"
+
+# ---- 3. real data, by numpy that knows nothing of it --------------------------------------------------------------
+
+step "3. Embed the paragraphs of this system's licences and package documentation; save with np.save and cp"
+python3 "$tree/tools/quickstart_embed.py" "$mnt" "$spare"
+cd "$mnt" # what follows is typed in the mount; `spare` holds rows to append
+export spare store mnt
+show 'ls -l'
+
+step "4. numpy reads it"
+cat >"$spare/look.py" <<'PYTHON'
+import numpy as np
+
+x = np.load("x.npy")
+print("np.load:  ", x.shape, x.dtype)
+x = np.load("x.npy", mmap_mode="r")
+print(f"{type(x).__name__}:   ", x.shape, "its file at byte", x.offset)
+texts = open("texts.txt", encoding="utf-8").read().split("\n")
+row = next(i for i, text in enumerate(texts) if "WITHOUT WARRANTY" in text.upper())
+near = np.argsort(-(x @ x[row]), kind="stable")[1:4]
+print(f'nearest to row {row}, "{texts[row][:70]}...":')
+for i in near:
+    print(f"  {float(x[i] @ x[row]):.2f}  {i:6d}  {texts[i][:76]}")
+PYTHON
+show "python3 \$spare/look.py"
+
+step "5. Raw rows appended by a shell: the header follows"
+show 'cat .npk/x.npy/shape'
+show "cat \$spare/more.f32 >> x.npy && cat \$spare/more.txt >> texts.txt"
+show 'cat .npk/x.npy/shape'
+show "dd if=\$spare/again.f32 of=x.npy oflag=append conv=notrunc bs=1M status=none && cat \$spare/again.txt >> texts.txt"
+show 'cat .npk/x.npy/shape .npk/x.npy/dtype'
+show "python3 -c 'import numpy as np; print(\"np.load:\", np.load(\"x.npy\").shape, \"texts:\", sum(1 for _ in open(\"texts.txt\")))'"
+
+step "6. Out again: every file is a plain .npy, in the mount and below it"
+show "cp x.npy \$spare/copy.npy && cmp x.npy \$spare/copy.npy && cmp x.npy \$store/x.npy && echo the same bytes"
+
+step "7. How fast: the mount against the file below it, in turns"
+show 'grep -a "^mode" .npk/health'
+cat >"$spare/speed.py" <<'PYTHON'
+import os
+import statistics
+import time
+
+import numpy as np
+
+
+def times(work, *paths, repeats=15):
+    took = {path: [] for path in paths}
+    for _ in range(repeats):
+        for path in paths:
+            began = time.perf_counter()
+            work(path)
+            took[path].append(time.perf_counter() - began)
+    return [statistics.median(took[path]) for path in paths]
+
+
+def mapped_sum(path):
+    np.load(path, mmap_mode="r").sum()
+
+
+def first_row(path):
+    with open(path, "rb") as file:
+        file.read(4096)
+
+
+below, mount = os.path.join(os.environ["store"], "x.npy"), os.path.join(os.environ["mnt"], "x.npy")
+print(f"{os.path.getsize(mount) / 1e6:.1f} MB{'below':>21}{'mount':>12}{'ratio':>8}")
+for name, work in (("np.load", np.load), ("np.load(mmap) and sum", mapped_sum), ("open, read 4 KiB, close", first_row)):
+    native, ours = times(work, below, mount)
+    print(f"{name:24}{native * 1e3:9.3f} ms{ours * 1e3:9.3f} ms{ours / native:8.2f}")
+PYTHON
+show "python3 \$spare/speed.py"
+
+# ---- where to go from here ----------------------------------------------------------------------------------------
+
+step "The mount stays up."
+umount=$(printf '%s%sumount %s' "${mounter[*]}" "${mounter:+ }" "$mnt")
+[ "${#mounter[@]}" -gt 0 ] || [ "$(id -u)" = 0 ] || umount="fusermount3 -u $mnt"
+cat <<EOT
+look around   cd $mnt; ls; ls .npk .npk/x.npy; cat .npk/health; getfattr -d x.npy
+the tool      $tree/build/bin/npk info $mnt/x.npy; $tree/build/bin/npk help
+change it     echo 1000,256 > $mnt/.npk/x.npy/shape    (keeps the first 1000 rows)
+unmount       $umount    (the files stay in $store)
+undo all      $tree/tools/quickstart.sh --clean
+EOT
