@@ -292,8 +292,8 @@ static int plan_rows(const npk_info *info, shape_plan *plan, const char *line, s
         return 0;
     if (!npk_header_is_row_array(h) && h->fortran)
         return refuse(-ENOTSUP, why, line, len,
-                      "the array is in Fortran order, where rows can be neither added nor cut; a shape of the same %" PRIu64
-                      " elements is accepted",
+                      "the array is in Fortran order, where rows can be neither added nor cut; a shape of the same "
+                      "%" PRIu64 " elements is accepted",
                       h->dtype.itemsize ? h->data_bytes / h->dtype.itemsize : 0);
     if (plan->change != SHAPE_GROW)
         return 0;
@@ -390,9 +390,10 @@ const fs_control fs_array_controls[] = {
      "The dimensions with commas between; written to, it cuts or adds rows (zeros), or gives the same elements another "
      "shape, in which one dimension may be -1.",
      true, true, render_shape, check_shape, apply_shape},
-    {"dtype", "The type of the elements by numpy's name, or as the header spells a structure.", true, true, render_dtype, NULL,
-     NULL},
-    {"order", "C or F: which index changes fastest in the file, the last or the first.", true, true, render_order, NULL, NULL},
+    {"dtype", "The type of the elements by numpy's name, or as the header spells a structure.", true, true,
+     render_dtype, NULL, NULL},
+    {"order", "C or F: which index changes fastest in the file, the last or the first.", true, true, render_order,
+     NULL, NULL},
     {"rows", "The number of rows: the first dimension.", true, true, render_rows, NULL, NULL},
     {"live", "The rows that are shown: those that are not deleted.", true, true, render_live, NULL, NULL},
     {"deleted", "The rows that are deleted and still take space.", true, true, render_deleted, NULL, NULL},

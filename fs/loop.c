@@ -151,7 +151,7 @@ static int loop_lead(fs_state *fs, struct fuse_buf *buf)
             if (fs->options->passthrough == FS_PASSTHROUGH_ON && fs->mode != FS_MODE_PASSTHROUGH) {
                 fs_log(FS_LOG_ERROR, "passthrough=on cannot be had: %s", fs->mode_reason);
                 fuse_session_exit(fs->session);
-                return -ENOTSUP;
+                return -EOPNOTSUPP;
             }
         }
         last_ns = loop_now_ns();

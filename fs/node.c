@@ -558,6 +558,20 @@ int node_place(fs_state *fs, fs_node *n, fs_node **parent, char name[256])
     return err;
 }
 
+bool node_array_of(fs_state *fs, fs_node *control, fs_node **dir, char leaf[256])
+{
+    pthread_mutex_lock(&fs->nodes->lock);
+    const char *array;
+    *dir = subject(control, &array);
+    bool found = *dir && array;
+    if (found) {
+        (*dir)->pins++;
+        strcpy(leaf, array);
+    }
+    pthread_mutex_unlock(&fs->nodes->lock);
+    return found;
+}
+
 bool node_is_named_like_array(fs_state *fs, fs_node *n)
 {
     bool yes = false;

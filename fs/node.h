@@ -85,6 +85,8 @@ void node_mark_dead(fs_state *fs, fs_node *n);
 char *node_path(fs_state *fs, fs_node *n);
 /* A name of the node: its parent, pinned, and the text in name[256]. -ESTALE: it has none. */
 int node_place(fs_state *fs, fs_node *n, fs_node **parent, char name[256]);
+/* The directory of the store and the array's leaf that a control is about; the directory is pinned. False: none. */
+bool node_array_of(fs_state *fs, fs_node *control, fs_node **dir, char leaf[256]);
 bool node_is_named_like_array(fs_state *fs, fs_node *n); /* some name ends in .npy, or it did when opened */
 
 /* P28: may this OPEN be answered ESTALE? At most once per open of a process. */

@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops.h"
+
 struct notice {
     fs_node *node;        /* pinned */
-    size_t header_bytes;
+    size_t bytes;
     struct notice *next;
 };
 
@@ -21,14 +23,14 @@ struct fs_notices {
     bool stop, running;
 };
 
-void notice_attributes(fs_state *fs, fs_node *n, size_t header_bytes)
+void notice_attributes(fs_state *fs, fs_node *n, size_t bytes)
 {
     struct fs_notices *q = fs->notices;
     struct notice *item = malloc(sizeof *item);
     if (!item)
         return; /* the attribute timeout will do */
     node_pin(fs, n);
-    *item = (struct notice){.node = n, .header_bytes = header_bytes};
+    *item = (struct notice){.node = n, .bytes = bytes};
     pthread_mutex_lock(&q->lock);
     *q->last = item;
     q->last = &item->next;
@@ -40,6 +42,24 @@ void notice_entry_now(fs_state *fs, fs_node *parent, const char *name)
 {
     fuse_lowlevel_notify_inval_entry(fs->session, node_id(fs, parent), name, strlen(name));
     atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
+}
+
+void notice_array_changed(fs_state *fs, fs_node *dir, const char *leaf)
+{
+    fs_node *n = node_find(fs, dir, leaf);
+    if (!n)
+        return; /* the kernel does not know it */
+    notice_attributes(fs, n, NOTICE_ALL_BYTES);
+    fs_dir_fd *at;
+    struct statx stx;
+    if (dir_fd_get(fs, dir, &at) == 0) {
+        if (store_statx(fs, dir_fd_number(at), leaf, &stx) != 0 || stx.stx_ino != n->ino) {
+            open_drop_idle(fs, n);
+            notice_entry_now(fs, dir, leaf);
+        }
+        dir_fd_put(fs, at);
+    }
+    node_unpin(fs, n);
 }
 
 static void *notice_thread(void *arg)
@@ -63,7 +83,8 @@ static void *notice_thread(void *arg)
         if (!quiet) {
             fuse_ino_t id = node_id(fs, item->node);
             /* A negative offset invalidates attributes alone; a length of 0 would mean "to the end". */
-            fuse_lowlevel_notify_inval_inode(fs->session, id, item->header_bytes ? 0 : -1, (off_t)item->header_bytes);
+            off_t length = item->bytes == NOTICE_ALL_BYTES ? 0 : (off_t)item->bytes;
+            fuse_lowlevel_notify_inval_inode(fs->session, id, item->bytes ? 0 : -1, length);
             atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
         }
         node_unpin(fs, item->node);

@@ -10,8 +10,11 @@
 
 int notices_start(fs_state *fs);
 void notices_stop(fs_state *fs);
-/* Any thread; returns at once. Attributes of a node, and its cached bytes [0, header_bytes) if not 0. */
-void notice_attributes(fs_state *fs, fs_node *n, size_t header_bytes);
+/* Any thread; returns at once. Attributes of a node, and its cached bytes [0, bytes) if not 0. */
+#define NOTICE_ALL_BYTES SIZE_MAX
+void notice_attributes(fs_state *fs, fs_node *n, size_t bytes);
+/* Not on the leading thread: a control changed the array at `path`. Its bytes, and its name if another file has it now. */
+void notice_array_changed(fs_state *fs, fs_node *dir, const char *leaf);
 /* Not on the leading thread (loop_yield first): the name was forgotten by the kernel when this returns. */
 void notice_entry_now(fs_state *fs, fs_node *parent, const char *name);
 

@@ -12,6 +12,7 @@
 
 #include "loop.h"
 #include "node_table.h"
+#include "notice.h"
 #include "ops.h"
 
 typedef struct control_handle {
@@ -216,6 +217,17 @@ void control_read(fuse_req_t req, size_t size, off_t offset, struct fuse_file_in
     fuse_reply_buf(req, t->data + offset, size < left ? size : left);
 }
 
+/* A line may have been applied: what the kernel believes of the array is outdated. */
+static void tell_changed(fs_state *fs, fs_node *control)
+{
+    fs_node *dir;
+    char leaf[256];
+    if (node_array_of(fs, control, &dir, leaf)) {
+        notice_array_changed(fs, dir, leaf);
+        node_unpin(fs, dir);
+    }
+}
+
 void control_write(fuse_req_t req, const char *buf, size_t size, struct fuse_file_info *fi)
 {
     fs_state *fs = fs_of(req);
@@ -223,6 +235,7 @@ void control_write(fuse_req_t req, const char *buf, size_t size, struct fuse_fil
     atomic_fetch_add_explicit(&fs->stats.control_writes, 1, memory_order_relaxed);
     loop_yield(fs);
     int n = fs_control_write_data(h->write, buf, size, fi->lock_owner);
+    tell_changed(fs, h->head.node);
     if (n < 0)
         fuse_reply_err(req, -n);
     else
@@ -237,6 +250,7 @@ void control_flush(fuse_req_t req, struct fuse_file_info *fi)
     if (h->write) {
         loop_yield(fs);
         err = fs_control_write_flush(h->write, fi->lock_owner);
+        tell_changed(fs, h->head.node);
     }
     fuse_reply_err(req, -err);
 }
@@ -248,6 +262,7 @@ void control_release(fuse_req_t req, struct fuse_file_info *fi)
     if (h->write) {
         loop_yield(fs);
         fs_control_write_close(h->write);
+        tell_changed(fs, h->head.node);
     }
     fs_text_clear(&h->text);
     free(h);

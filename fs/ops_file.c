@@ -51,7 +51,9 @@ static bool has_setid(mode_t mode)
 /* o->lock is held: descriptors for an open with these flags. */
 static int open_descriptors(fs_state *fs, fs_open *o, int dir, const char *leaf, int flags)
 {
-    bool keep_writable = wants_write(flags) && fs->mode == FS_MODE_DAEMON;
+    /* An array's is kept in either mode until the last writer is gone: while it is open no lease can be had, so nobody
+     * ends the session between the look for its entry and the kernel's own open. */
+    bool keep_writable = wants_write(flags) && (fs->mode == FS_MODE_DAEMON || o->array_name);
     int extra = O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
     if (o->rfd < 0) {
         int fd = sys_openat(dir, leaf, O_RDONLY | extra, 0);
@@ -125,11 +127,15 @@ static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct stat
 
 static int begin_writing(fs_state *fs, fs_open *o, const char *path)
 {
-    if (o->node->session || !o->array_name || !path || o->swapped)
+    if (!o->array_name || !path || o->swapped || (o->node->session && o->writers))
         return 0;
     bool entered = false;
+    int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+    if (o->node->session && npk_session_find(fs->store, path, fd, &entered) == 0 && entered)
+        return 0; /* with no writer here, another process may have ended it meanwhile: only looking tells */
+    o->node->session = false;
     loop_yield(fs);
-    int err = npk_session_begin(fs->store, path, o->rfd >= 0 ? o->rfd : o->wfd, &entered);
+    int err = npk_session_begin(fs->store, path, fd, &entered);
     if (err == -EACCES || err == -EPERM || err == -EROFS) {
         /* No sidecar can be made here: the file is written as on any filesystem, its growth is not counted. */
         fs_note_health(fs, path, npk_error());
@@ -419,9 +425,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (!err) {
         open_lock(fs, o);
         bool fresh = o->rfd < 0 && o->wfd < 0;
-        err = find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx);
-        if (!err && !o->array_name) /* asked again each time: a rename can make an array of it */
+        if (!o->array_name) /* asked again each time: a rename can make an array of it */
             o->array_name = node_is_named_like_array(fs, n);
+        err = find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx);
         if (!err && o->array_name)
             path = node_path(fs, n);
         if (!err && fresh && path && !fs->read_only) {

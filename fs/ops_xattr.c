@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "loop.h"
+#include "notice.h"
 #include "ops.h"
 #include "sys.h"
 
@@ -106,6 +107,12 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
         char *path = n->type == S_IFREG ? node_path(fs, n) : NULL;
         err = path ? fs_control_xattr_set(fs, path, name + sizeof PROPERTY - 1, value, size) : -ENODATA;
         free(path);
+        fs_node *dir;
+        char leaf[256];
+        if (!err && node_place(fs, n, &dir, leaf) == 0) {
+            notice_array_changed(fs, dir, leaf);
+            node_unpin(fs, dir);
+        }
     } else if (!err) {
         int fd = node_fd(fs, n, O_PATH);
         err = fd < 0 ? fd : sys_setxattr_fd(fd, name, value, size, flags);

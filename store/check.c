@@ -229,21 +229,28 @@ static int rule_mark(struct subject *x)
                         repairs(x) ? outcome(err) : "");
 }
 
+/* Nobody writes, so the session can end. One that only a repair has begun ends without a word. */
 static int rule_session(struct subject *x)
 {
-    npk_file_id id = x->entry.id;
-    if (!x->entered || x->writer == -EBUSY)
-        return 0;
+    npk_file_id id;
     npk_dirty e;
-    if (npk__dirty_find(x->dir_fd, &id, &e) <= 0)
-        return 0; /* a repair has made another file of it */
-    int err = repairs(x) ? npk_session_end(x->c->s, x->path, x->fd) : -EAGAIN;
+    if ((!x->entered && !x->c->flags) || x->writer == -EBUSY)
+        return 0;
+    /* By its name again: a repair may have made another file of it, or set it aside. */
+    int fd = npk__openat(x->dir_fd, x->leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    if (fd < 0 || npk__file_id(fd, &id) != 0 || npk__dirty_find(x->dir_fd, &id, &e) <= 0) {
+        npk__close(&fd);
+        return 0;
+    }
+    bool end = repairs(x) || !x->entered;
+    int err = end ? npk_session_end(x->c->s, x->path, fd) : -EAGAIN;
     bool ended = err == 0 && npk__dirty_find(x->dir_fd, &id, &e) == 0;
-    return npk__finding(x->c, NPK_NOTE, x->path, "F10", ended,
-                        "\"%s\": its session of writing was not ended%s%s", x->path,
-                        ended           ? "; synced and ended"
-                        : repairs(x) ? "; not ended: " : "; npk sync or --repair ends it",
-                        !ended && repairs(x) ? outcome(err) : "");
+    npk__close(&fd);
+    if (!x->entered)
+        return 0;
+    return npk__finding(x->c, NPK_NOTE, x->path, "F10", ended, "\"%s\": its session of writing was not ended%s%s", x->path,
+                        ended ? "; synced and ended" : end ? "; not ended: " : "; npk sync or --repair ends it",
+                        !ended && end ? outcome(err) : "");
 }
 
 static int check_open_file(struct subject *x)

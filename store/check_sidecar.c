@@ -34,7 +34,9 @@ struct folder {
     int dir_fd, side_fd;
     char path[NPK__PATH_BYTES + 16]; /* of the sidecar folder */
     npk_dirty *stale;                /* entries whose file has not the name of the entry */
-    size_t stale_count, stale_capacity, entries;
+    size_t stale_count, stale_capacity;
+    uint64_t *whole;                 /* offsets of the slots that are entries, ascending */
+    size_t whole_count, whole_capacity;
 };
 
 static bool repairs(const struct folder *f)
@@ -116,11 +118,27 @@ static int keep_stale(struct folder *f, const npk_dirty *e)
     return 0;
 }
 
+static int keep_offset(struct folder *f, uint64_t offset)
+{
+    if (f->whole_count == f->whole_capacity) {
+        size_t capacity = f->whole_capacity ? 2 * f->whole_capacity : 64;
+        uint64_t *whole = realloc(f->whole, capacity * sizeof(*whole));
+        if (!whole)
+            return npk__fail(-ENOMEM, "out of memory");
+        f->whole = whole;
+        f->whole_capacity = capacity;
+    }
+    f->whole[f->whole_count++] = offset;
+    return 0;
+}
+
 static int visit_entry(void *ctx, const npk_dirty *e)
 {
     struct folder *f = ctx;
     struct stat st;
-    f->entries++;
+    int err = keep_offset(f, e->slot_offset);
+    if (err)
+        return err;
     if (*e->name && npk__fstatat(f->dir_fd, e->name, &st) == 0 && st.st_ino == e->id.inode)
         return 0;
     return keep_stale(f, e);
@@ -153,11 +171,36 @@ static int check_stale(struct folder *f)
     return err;
 }
 
-/* Slots that were used, by their own word, and slots that hold something else than a slot. */
-static int count_slots(int fd, size_t *used, size_t *foreign)
+static int compare_offsets(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* A slot that says it is used, or holds something else than a slot, and is no entry. */
+static bool is_damaged(const struct folder *f, const uint8_t *slot, uint64_t offset)
+{
+    uint32_t magic, flags;
+    memcpy(&magic, slot, 4);
+    memcpy(&flags, slot + 4, 4);
+    if (magic == 0 || (le32toh(magic) == SLOT_MAGIC && !(le32toh(flags) & SLOT_USED)))
+        return false;
+    return !f->whole_count || !bsearch(&offset, f->whole, f->whole_count, sizeof(offset), compare_offsets);
+}
+
+/* Free slots keep their magic, so that a search does not end at them. */
+static int free_slot(int fd, uint64_t offset)
+{
+    uint8_t slot[SLOT] = {0};
+    const uint32_t magic = htole32(SLOT_MAGIC);
+    memcpy(slot, &magic, sizeof(magic));
+    return npk__pwrite_full(fd, slot, sizeof(slot), offset);
+}
+
+static int find_damaged(const struct folder *f, int fd, size_t *damaged, size_t *freed)
 {
     uint8_t page[PAGE];
-    *used = *foreign = 0;
+    *damaged = *freed = 0;
     for (off_t at = PAGE;; at += PAGE) {
         off_t data = lseek(fd, at, SEEK_DATA); /* a big table is mostly holes */
         if (data > at)
@@ -165,12 +208,12 @@ static int count_slots(int fd, size_t *used, size_t *foreign)
         ssize_t n = npk__pread_full(fd, page, sizeof(page), (uint64_t)at);
         if (n <= 0)
             return (int)n;
-        for (ssize_t i = 0; i + (ssize_t)SLOT <= n; i += SLOT) {
-            uint32_t magic, flags;
-            memcpy(&magic, page + i, 4);
-            memcpy(&flags, page + i + 4, 4);
-            *used += le32toh(magic) == SLOT_MAGIC && (le32toh(flags) & SLOT_USED);
-            *foreign += magic != 0 && le32toh(magic) != SLOT_MAGIC;
+        memset(page + n, 0, sizeof(page) - (size_t)n);
+        for (size_t i = 0; i < PAGE; i += SLOT) {
+            if (!is_damaged(f, page + i, (uint64_t)at + i))
+                continue;
+            ++*damaged;
+            *freed += repairs(f) && free_slot(fd, (uint64_t)at + i) == 0;
         }
     }
 }
@@ -187,7 +230,7 @@ static bool header_fits(int fd)
 
 static int check_slots(struct folder *f, int fd, const char *path)
 {
-    size_t used, foreign;
+    size_t damaged = 0, freed = 0;
     struct stat st;
     int err = npk__fstat(fd, &st);
     if (err || st.st_size == 0)
@@ -198,21 +241,22 @@ static int check_slots(struct folder *f, int fd, const char *path)
                             "and the next change sets it aside",
                             path, TABLE_VERSION);
     err = npk__dirty_each(f->dir_fd, visit_entry, f);
+    if (!err && f->whole_count)
+        qsort(f->whole, f->whole_count, sizeof(*f->whole), compare_offsets);
     if (!err)
-        err = count_slots(fd, &used, &foreign);
-    if (err)
+        err = find_damaged(f, fd, &damaged, &freed);
+    if (err || damaged == 0)
         return err;
-    if (used + foreign <= f->entries)
-        return 0;
-    return npk__finding(f->c, NPK_DAMAGE, path, "F13", false,
-                        "\"%s\": %zu of its slots are damaged; they count as free", path, used + foreign - f->entries);
+    return npk__finding(f->c, NPK_DAMAGE, path, "F13", freed == damaged,
+                        "\"%s\": %zu of its slots are damaged%s; what they said is lost", path, damaged,
+                        freed == damaged ? " and were freed" : ", --repair frees them");
 }
 
 static int check_table(struct folder *f)
 {
     char path[NPK__PATH_BYTES + 300];
     path_in(f, "dirty", path);
-    int fd = npk__sidecar_file(f->dir_fd, "dirty", O_RDONLY);
+    int fd = npk__sidecar_file(f->dir_fd, "dirty", repairs(f) ? O_RDWR : O_RDONLY);
     if (fd == -ENOENT)
         return 0;
     if (fd < 0)
@@ -220,7 +264,7 @@ static int check_table(struct folder *f)
                             strerrorname_np(-fd));
     /* Without others changing it meanwhile, or a slot being written would look damaged. */
     npk_lock lock = NPK_LOCK_NONE;
-    int err = npk__lock_slot(f->dir_fd, NPK_SLOT_DIRTY, 0, &lock);
+    int err = npk__lock_slot(f->dir_fd, NPK_SLOT_DIRTY, repairs(f) ? NPK_LOCK_EXCLUSIVE : 0, &lock);
     if (!err)
         err = check_slots(f, fd, path);
     npk__unlock(&lock);
@@ -261,5 +305,6 @@ int npk__check_sidecar(const npk_checking *c, int dir_fd, const char *dir)
         err = check_table(&f);
     npk__close(&f.side_fd);
     free(f.stale);
+    free(f.whole);
     return err;
 }

@@ -18,13 +18,13 @@
 
 /* ---- the file's layout, little-endian -------------------------------------------------------------------------- */
 
-#define TABLE_FILE "dirty"
-#define PAGE 4096u
-#define SLOT 512u
+#define TABLE_FILE       "dirty"
+#define PAGE             4096u
+#define SLOT             512u
 #define SLOTS_PER_BUCKET (PAGE / SLOT)
-#define LEVELS 7 /* 8^0 + ... + 8^6 buckets: more than 2 million slots */
-#define VERSION 1u
-#define SLOT_MAGIC 0x454b504eu /* "NPKE" */
+#define LEVELS           7 /* 8^0 + ... + 8^6 buckets: more than 2 million slots */
+#define VERSION          1u
+#define SLOT_MAGIC       0x454b504eu /* "NPKE" */
 
 enum { FLAG_USED = 1, FLAG_MAY_ADOPT = 2 };
 
@@ -157,10 +157,10 @@ static uint64_t bucket_offset(const npk_file_id *id, unsigned level)
 }
 
 struct search {
-    bool readable;       /* the header is one of ours */
-    bool empty;          /* the file has no byte */
+    bool readable; /* the header is one of ours */
+    bool empty;    /* the file has no byte */
     bool found;
-    npk_dirty entry;     /* if found */
+    npk_dirty entry;      /* if found */
     uint64_t free_offset; /* a slot to put it into; 0: none */
 };
 
@@ -276,7 +276,8 @@ static int find_with(npk_kept *kept, int dir_fd, const npk_file_id *id, npk_dirt
 
 npk_file_id npk__file_id_of(const struct statx *st)
 {
-    uint64_t birth = st->stx_mask & STATX_BTIME ? (uint64_t)st->stx_btime.tv_sec * 1000000000u + st->stx_btime.tv_nsec : 0;
+    uint64_t birth =
+        st->stx_mask & STATX_BTIME ? (uint64_t)st->stx_btime.tv_sec * 1000000000u + st->stx_btime.tv_nsec : 0;
     return (npk_file_id){.inode = st->stx_ino, .birth_ns = birth};
 }
 

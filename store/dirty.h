@@ -25,23 +25,23 @@
 
 typedef struct npk_file_id { /* what makes a file the same file (P10) */
     uint64_t inode;
-    uint64_t birth_ns;       /* 0 where the filesystem has none */
+    uint64_t birth_ns; /* 0 where the filesystem has none */
 } npk_file_id;
 
 #define NPK__MARK_HEAD 64
 
 typedef struct npk_dirty {
     npk_file_id id;
-    uint64_t rows_known;     /* rows counted when the entry was made */
+    uint64_t rows_known; /* rows counted when the entry was made */
     uint64_t data_offset, row_bytes;
-    bool may_adopt;          /* whole rows beyond the header are the session's */
-    char name[256];          /* file name of that time, for messages and recovery */
-    bool marked;             /* an append by the library is or was under way: */
-    uint64_t mark_size;      /*   the file's size before it */
-    uint64_t mark_bytes;     /*   bytes to be appended */
+    bool may_adopt;      /* whole rows beyond the header are the session's */
+    char name[256];      /* file name of that time, for messages and recovery */
+    bool marked;         /* an append by the library is or was under way: */
+    uint64_t mark_size;  /*   the file's size before it */
+    uint64_t mark_bytes; /*   bytes to be appended */
     uint32_t mark_head_bytes;
     uint8_t mark_head[NPK__MARK_HEAD]; /* the first of them, to tell them from another writer's */
-    uint64_t slot_offset;    /* where the entry is in the table */
+    uint64_t slot_offset;              /* where the entry is in the table */
 } npk_dirty;
 
 int npk__file_id(int fd, npk_file_id *out);

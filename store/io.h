@@ -31,27 +31,27 @@ int npk__openat(int dir_fd, const char *path, int flags, mode_t mode); /* O_CLOE
 int npk__openat2(int dir_fd, const char *path, int flags, mode_t mode, uint64_t resolve); /* -ENOSYS: no such call */
 /* A new description of the file that fd is, through /proc/self/fd: other flags, no name needed. */
 int npk__reopen(int fd, int flags);
-int npk__dup(int fd); /* close-on-exec */
+int npk__dup(int fd);     /* close-on-exec */
 void npk__close(int *fd); /* closes unless -1, sets -1; errno is kept */
 
 /* ---- data ------------------------------------------------------------------------------------------------------ */
 ssize_t npk__pread(int fd, void *buf, size_t bytes, uint64_t offset);
 /* Reads until `bytes` are there or the file ends; the number of bytes read. */
 ssize_t npk__pread_full(int fd, void *buf, size_t bytes, uint64_t offset);
-ssize_t npk__pwrite(int fd, const void *buf, size_t bytes, uint64_t offset);   /* M */
-int npk__pwrite_full(int fd, const void *buf, size_t bytes, uint64_t offset);  /* M; 0 or error; short writes go on */
-ssize_t npk__write(int fd, const void *buf, size_t bytes);                     /* M; for O_APPEND descriptors */
+ssize_t npk__pwrite(int fd, const void *buf, size_t bytes, uint64_t offset);  /* M */
+int npk__pwrite_full(int fd, const void *buf, size_t bytes, uint64_t offset); /* M; 0 or error; short writes go on */
+ssize_t npk__write(int fd, const void *buf, size_t bytes);                    /* M; for O_APPEND descriptors */
 /* Writes all of it; *done (may be NULL) tells how much was written also on failure. */
-int npk__write_full(int fd, const void *buf, size_t bytes, size_t *done);      /* M */
+int npk__write_full(int fd, const void *buf, size_t bytes, size_t *done);                             /* M */
 ssize_t npk__copy_file_range(int in, uint64_t in_offset, int out, uint64_t out_offset, size_t bytes); /* M */
 /* Copies `bytes`, by copy_file_range where it works and by a buffer elsewhere. -EIO: the source ended early. */
-int npk__copy_full(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t bytes);         /* M */
-int npk__ftruncate(int fd, uint64_t bytes);                                    /* M */
-int npk__fallocate(int fd, int mode, uint64_t offset, uint64_t bytes);         /* M */
-int npk__fsync(int fd);                                                        /* M */
-int npk__fdatasync(int fd);                                                    /* M */
-int npk__syncfs(int fd);                                                       /* M */
-int npk__msync(void *at, size_t bytes, int flags);                             /* M */
+int npk__copy_full(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t bytes); /* M */
+int npk__ftruncate(int fd, uint64_t bytes);                                                   /* M */
+int npk__fallocate(int fd, int mode, uint64_t offset, uint64_t bytes);                        /* M */
+int npk__fsync(int fd);                                                                       /* M */
+int npk__fdatasync(int fd);                                                                   /* M */
+int npk__syncfs(int fd);                                                                      /* M */
+int npk__msync(void *at, size_t bytes, int flags);                                            /* M */
 int npk__mmap(void **out, size_t bytes, int prot, int flags, int fd, uint64_t offset);
 
 /* ---- names ----------------------------------------------------------------------------------------------------- */
@@ -59,18 +59,18 @@ int npk__fstat(int fd, struct stat *out);
 int npk__fstatat(int dir_fd, const char *path, struct stat *out); /* does not follow a symbolic link */
 /* Inode, birth time (ns since the epoch, 0 where the filesystem has none) and the rest of a descriptor's attributes. */
 int npk__statx_fd(int fd, struct statx *out);
-int npk__mkdirat(int dir_fd, const char *path, mode_t mode);                                      /* M */
-int npk__unlinkat(int dir_fd, const char *path, int flags);                                       /* M */
+int npk__mkdirat(int dir_fd, const char *path, mode_t mode);                                              /* M */
+int npk__unlinkat(int dir_fd, const char *path, int flags);                                               /* M */
 int npk__renameat2(int old_dir, const char *old_path, int new_dir, const char *new_path, unsigned flags); /* M */
-int npk__linkat(int old_dir, const char *old_path, int new_dir, const char *new_path, int flags); /* M */
+int npk__linkat(int old_dir, const char *old_path, int new_dir, const char *new_path, int flags);         /* M */
 
 /* ---- attributes ------------------------------------------------------------------------------------------------ */
-int npk__fchmod(int fd, mode_t mode);                                                             /* M */
-int npk__fchown(int fd, uid_t uid, gid_t gid);                                                    /* M */
-int npk__futimens(int fd, const struct timespec times[2]);                                        /* M */
+int npk__fchmod(int fd, mode_t mode);                      /* M */
+int npk__fchown(int fd, uid_t uid, gid_t gid);             /* M */
+int npk__futimens(int fd, const struct timespec times[2]); /* M */
 ssize_t npk__flistxattr(int fd, char *list, size_t bytes);
 ssize_t npk__fgetxattr(int fd, const char *name, void *value, size_t bytes);
-int npk__fsetxattr(int fd, const char *name, const void *value, size_t bytes);                    /* M */
+int npk__fsetxattr(int fd, const char *name, const void *value, size_t bytes); /* M */
 
 /* changes: does the request change the file (M)? */
 int npk__ioctl(int fd, unsigned long request, void *arg, bool changes);

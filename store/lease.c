@@ -69,7 +69,8 @@ int npk__lease_probe(int ro_fd)
 npk_err npk_users_of(int fd, npk_users *out)
 {
     if (!npk__lease_fs_proves(fd))
-        return npk__fail(-ENOTSUP, "leases do not tell who uses a file on this filesystem; ext4, xfs, btrfs and tmpfs do");
+        return npk__fail(-ENOTSUP,
+                         "leases do not tell who uses a file on this filesystem; ext4, xfs, btrfs and tmpfs do");
     npk_users users = NPK_USERS_NONE;
     int err = npk__lease_take_exclusive(fd);
     if (err == -EAGAIN) {
@@ -108,7 +109,8 @@ bool npk__lease_fs_proves(int fd)
     }
 }
 
-/* Closes rw_fd. The lease's answer on ro_fd while a mapped writer lives whose descriptor is closed, and after it is gone. */
+/* Closes rw_fd. The lease's answer on ro_fd while a mapped writer lives whose descriptor is closed, and after it is
+ * gone. */
 static int experiment(int rw_fd, int ro_fd)
 {
     const size_t bytes = 4096;

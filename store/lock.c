@@ -18,8 +18,8 @@
 #include "io.h"
 #include "path.h"
 
-#define LOCK_FILE "lock"
-#define IDLE_FILES 32 /* descriptions kept for reuse: one per directory in use, more would eat the process's limit */
+#define LOCK_FILE    "lock"
+#define IDLE_FILES   32 /* descriptions kept for reuse: one per directory in use, more would eat the process's limit */
 #define GATE_BUCKETS 64
 
 unsigned npk__lock_wait_ms = 30000;
@@ -34,7 +34,7 @@ struct lock_file {
     int fd;
     atomic_int table_fd; /* the dirty table beside it, -1: not open */
     bool writable;
-    bool stale;          /* the name is another file by now */
+    bool stale; /* the name is another file by now */
     unsigned users;
 };
 
@@ -45,7 +45,7 @@ struct gate {
     dev_t dev;
     ino_t ino;
     uint64_t slot;
-    int holders;      /* -1: one exclusively, or being acquired; > 0: so many shared; 0: free */
+    int holders; /* -1: one exclusively, or being acquired; > 0: so many shared; 0: free */
     unsigned waiters;
     unsigned era;
     struct lock_file *file;
@@ -53,12 +53,12 @@ struct gate {
 };
 
 static struct {
-    pthread_mutex_t mutex; /* guards everything here; never held over a call that may wait */
+    pthread_mutex_t mutex;   /* guards everything here; never held over a call that may wait */
     struct lock_file *files; /* most recently used first */
     unsigned idle;
     struct gate *gates[GATE_BUCKETS];
-    unsigned era;            /* counts the forks that led here */
-    atomic_int *here;        /* 1; a page that the kernel empties in a forked child */
+    unsigned era;     /* counts the forks that led here */
+    atomic_int *here; /* 1; a page that the kernel empties in a forked child */
 } table = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- fork ------------------------------------------------------------------------------------------------------ */
@@ -76,7 +76,7 @@ static void fork_parent(void)
 /* P12: a child is granted its parent's lock, being on the same description, and keeps it held beyond the parent's
  * death. So it closes every inherited description and begins with an empty table. Gates are leaked, since an npk_lock
  * of the forking thread may point to one; npk__unlock() sees by the era that it is the parent's. */
-static void fork_child(void)
+static void forget_parent(void)
 {
     for (struct lock_file *f = table.files, *next; f; f = next) {
         next = f->next;
@@ -90,11 +90,16 @@ static void fork_child(void)
     table.era++;
     if (table.here)
         atomic_store(table.here, 1);
-    pthread_mutex_init(&table.mutex, NULL);
 }
 
-/* A child made by a bare clone() runs no handlers, but finds the page empty. Without the page (Linux before 4.14) such a
- * child must not use the library. */
+static void fork_child(void)
+{
+    forget_parent();
+    pthread_mutex_unlock(&table.mutex); /* this thread took it before the fork */
+}
+
+/* A child made by a bare clone() runs no handlers, but finds the page empty. Without the page (Linux before 4.14) such
+ * a child must not use the library. */
 __attribute__((constructor)) static void lock_init(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -111,8 +116,10 @@ __attribute__((constructor)) static void lock_init(void)
 static inline void notice_fork(void)
 {
     if (__builtin_expect(table.here && atomic_load_explicit(table.here, memory_order_relaxed) == 0, 0) &&
-        atomic_exchange(table.here, 1) == 0)
-        fork_child();
+        atomic_exchange(table.here, 1) == 0) {
+        pthread_mutex_init(&table.mutex, NULL); /* who held it is not here */
+        forget_parent();
+    }
 }
 
 /* ---- lock files ------------------------------------------------------------------------------------------------ */
@@ -187,8 +194,14 @@ static int file_open(int dir_fd, const struct stat *dir, unsigned how, struct lo
         close(fd);
         return err;
     }
-    *f = (struct lock_file){.dir_dev = dir->st_dev, .dir_ino = dir->st_ino, .dev = st.st_dev, .ino = st.st_ino,
-                            .fd = fd, .table_fd = -1, .writable = writable, .users = 1};
+    *f = (struct lock_file){.dir_dev = dir->st_dev,
+                            .dir_ino = dir->st_ino,
+                            .dev = st.st_dev,
+                            .ino = st.st_ino,
+                            .fd = fd,
+                            .table_fd = -1,
+                            .writable = writable,
+                            .users = 1};
     pthread_mutex_lock(&table.mutex);
     f->next = table.files;
     table.files = f;

@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 typedef struct npk_lock {
-    int fd;        /* the lock file's, owned by the lock module; -1: nothing is locked */
+    int fd; /* the lock file's, owned by the lock module; -1: nothing is locked */
     void *gate;
     uint64_t slot;
 } npk_lock;
@@ -52,7 +52,7 @@ void npk__unlock(npk_lock *l);
  * as the lock file has its name, that is, at least while a lock of the directory is held. */
 typedef struct npk_kept {
     void *file;
-    int fd;    /* the kept description, borrowed; -1: none yet */
+    int fd; /* the kept description, borrowed; -1: none yet */
 } npk_kept;
 #define NPK_KEPT_NONE ((npk_kept){.fd = -1})
 /* By the directory; without anything kept for it both members say so. Then npk__kept_return(). */

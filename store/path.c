@@ -74,7 +74,8 @@ int npk__name_to_path(const char *name, char *out, size_t cap)
     size_t n = strlen(name), suffix = strlen(NPK__SUFFIX);
     const char *slash = strrchr(name, '/');
     if (strlen(slash ? slash + 1 : name) + suffix > 255 || n + suffix >= cap)
-        return npk__fail(-ENAMETOOLONG, "\"%.64s...\": too long with \".npy\"; a file name has at most 255 bytes", name);
+        return npk__fail(-ENAMETOOLONG, "\"%.64s...\": too long with \".npy\"; a file name has at most 255 bytes",
+                         name);
     memcpy(out, name, n);
     memcpy(out + n, NPK__SUFFIX, suffix + 1);
     return 0;

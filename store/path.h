@@ -13,9 +13,9 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define NPK__SIDECAR ".npkfs"
-#define NPK__CONTROLS ".npk"
-#define NPK__SUFFIX ".npy"
+#define NPK__SIDECAR    ".npkfs"
+#define NPK__CONTROLS   ".npk"
+#define NPK__SUFFIX     ".npy"
 #define NPK__PATH_BYTES 4096 /* PATH_MAX, with the NUL */
 
 /* 0, or -EINVAL / -ENAMETOOLONG with a sentence. "" and "." (the root) are refused. */
@@ -37,8 +37,8 @@ int npk__make_parents(int root_fd, const char *path);
 
 /* A directory borrowed where it is the root (no system call), opened elsewhere. */
 typedef struct npk_dir {
-    int fd;      /* use this */
-    int opened;  /* -1 when borrowed */
+    int fd;     /* use this */
+    int opened; /* -1 when borrowed */
 } npk_dir;
 int npk__dir_of(int root_fd, const char *path, npk_dir *out, const char **leaf);
 void npk__dir_release(npk_dir *d);

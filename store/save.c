@@ -61,14 +61,29 @@ static int check_values(struct job *j)
         return npk__fail(-EINVAL, "\"%s\": dtype object has no fixed size; give another", in->name);
     j->bytes = dtype.itemsize;
     bool empty = false;
-    for (uint32_t i = 0; i < in->ndim; i++)
-        empty |= in->shape[i] == 0;
-    for (uint32_t i = 0; i < in->ndim && !empty; i++)
-        if (__builtin_mul_overflow(j->bytes, in->shape[i], &j->bytes) || j->bytes > INT64_MAX - HEADER_BYTES)
+    for (uint32_t i = 0; i < in->ndim; i++) {
+        empty |= in->shape[i] == 0; /* as numpy, refuse what would be too much without the zero */
+        if (__builtin_mul_overflow(j->bytes, in->shape[i] ? in->shape[i] : 1, &j->bytes) ||
+            j->bytes > INT64_MAX - HEADER_BYTES)
             return npk__fail(-EOVERFLOW, "\"%s\": its shape has more elements than a file can hold", in->name);
+    }
     if (empty)
         j->bytes = 0;
     return 0;
+}
+
+/* Does a program write to it? An operation of the engine's own that is under way holds the lock: wait for that. */
+static int check_writer(const struct saving *w, const struct job *j, int fd)
+{
+    npk_target t;
+    if (npk__lease_probe(fd) != -EBUSY)
+        return 0;
+    int err = npk__target_lock(w->s, j->in->name, &t);
+    if (!err && npk__lease_probe(fd) == -EBUSY)
+        err = npk__fail(-EBUSY, "\"%s\": open or mapped for writing by a program; try again when it is closed",
+                        j->in->name);
+    npk__target_release(&t);
+    return err;
 }
 
 /* What has the name now? -ENOENT is fine, and no sentence is needed for it. */
@@ -89,9 +104,8 @@ static int check_place(const struct saving *w, const struct job *j)
         err = npk__fail(-EINVAL, "\"%s\": \"%s\" is not a regular file; remove it first", j->in->name, j->path);
     else if (w->create)
         err = npk__fail(-EEXIST, "\"%s\": exists already; npk_save replaces", j->in->name);
-    else if (npk__lease_probe(fd) == -EBUSY)
-        err = npk__fail(-EBUSY, "\"%s\": open or mapped for writing by a program; try again when it is closed",
-                        j->in->name);
+    else
+        err = check_writer(w, j, fd);
     npk__close(&fd);
     return err;
 }

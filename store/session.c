@@ -222,7 +222,8 @@ npk_err npk_session_end(npk_store *s, const char *path, int fd)
     if (err)
         return err;
     int ro_fd = npk__open_same(dir.fd, leaf, fd, O_RDONLY);
-    err = ro_fd < 0 ? ro_fd : npk__fdatasync(ro_fd); /* most of it before the lock and the lease: both make others wait */
+    err =
+        ro_fd < 0 ? ro_fd : npk__fdatasync(ro_fd); /* most of it before the lock and the lease: both make others wait */
     if (err)
         npk__fail_errno(err, path);
     else if (!(err = npk__lock_array(dir.fd, leaf, NPK_LOCK_EXCLUSIVE, &lock))) {

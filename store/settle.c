@@ -118,11 +118,28 @@ npk_settle_state npk__settle_state(const npk_info *info)
     return info->tail_bytes < info->header.row_bytes ? NPK_PART_ROW : NPK_TAIL;
 }
 
+/* Size and header are read one after the other. An array that grew between them looks unfinished: look at the size
+ * again, which cannot be older than the header then. One that was cut meanwhile: look at both again. */
 static int look_at(int fd, struct look *l)
 {
-    int err = look_once(fd, l);
-    /* Size and header are read one after the other: an array that grew between them looks unfinished. */
-    return !err && npk__settle_state(&l->info) == NPK_UNFINISHED ? look_once(fd, l) : err;
+    for (int tries = 0;; tries++) {
+        struct stat st;
+        int err = look_once(fd, l);
+        if (err || npk__settle_state(&l->info) != NPK_UNFINISHED)
+            return err;
+        err = npk__fstat(fd, &st);
+        if (err)
+            return err;
+        if (l->info.file_bytes == (uint64_t)st.st_size && tries > 0)
+            return 0; /* it is */
+        l->info.file_bytes = (uint64_t)st.st_size;
+        if (l->info.file_bytes >= data_end(&l->info)) {
+            l->info.tail_bytes = l->info.file_bytes - data_end(&l->info);
+            return 0;
+        }
+        if (tries == 3)
+            return 0;
+    }
 }
 
 int npk__fd_facts(int fd, npk_info *out, npk_file_id *id)

@@ -99,11 +99,15 @@ static int carry_over(int from, int to, const char *leaf)
     if (err)
         return npk__fail_errno(err, leaf);
     if (old.st_nlink > 1)
-        return npk__fail(-EMLINK, "\"%s\": the file has %lu names (hard links); an operation that makes a new file would "
-                                  "part them, so only one name is accepted", leaf, (unsigned long)old.st_nlink);
+        return npk__fail(-EMLINK,
+                         "\"%s\": the file has %lu names (hard links); an operation that makes a new file would "
+                         "part them, so only one name is accepted",
+                         leaf, (unsigned long)old.st_nlink);
     if ((old.st_uid != new.st_uid || old.st_gid != new.st_gid) && npk__fchown(to, old.st_uid, old.st_gid) != 0)
-        return npk__fail(-ENOTSUP, "\"%s\": a new file cannot be given its owner; this needs the owner's own process, or "
-                                   "root's", leaf);
+        return npk__fail(-ENOTSUP,
+                         "\"%s\": a new file cannot be given its owner; this needs the owner's own process, or "
+                         "root's",
+                         leaf);
     err = npk__fchmod(to, old.st_mode & 07777); /* after the owner: a change of owner clears bits */
     if (!err)
         err = copy_xattrs(from, to);
@@ -240,7 +244,8 @@ int npk__swap_commit(npk_swap *w, unsigned flags)
     if (w->old_fd >= 0 && (err = still_old(w)) != 0)
         return err;
     if ((flags & NPK_SWAP_LEASE) && !npk__lease_holds(w->old_fd))
-        return npk__fail(-EBUSY, "\"%s\": a program has just opened it for writing; try again when it is done", w->leaf);
+        return npk__fail(-EBUSY, "\"%s\": a program has just opened it for writing; try again when it is done",
+                         w->leaf);
     err = take_name(w, flags & NPK_SWAP_NOREPLACE);
     if (err == -EEXIST)
         return npk__fail(err, "\"%s\": exists already", w->leaf);
@@ -312,8 +317,8 @@ npk_err npk_replace_empty(npk_store *s, const char *path, int fd)
     return err;
 }
 
-/* Copy the data in steps, looking at the lease after each: an opener waits in the kernel meanwhile. Each step is synced,
- * so that the last sync is short, too. */
+/* Copy the data in steps, looking at the lease after each: an opener waits in the kernel meanwhile. Each step is
+ * synced, so that the last sync is short, too. */
 static int copy_data(int from, uint64_t offset, const npk_swap *w, uint64_t to_offset, uint64_t bytes)
 {
     const uint64_t step = 32u << 20;
@@ -387,11 +392,14 @@ static int lease_for_swap(npk_store *s, int ro_fd, const char *leaf)
 {
     const char *why;
     if (!npk_leases_prove(s, &why))
-        return npk__fail(-EBUSY, "\"%s\": the header has no room and nothing proves here that nobody writes (%s); copy the "
-                                 "array with np.save while nobody does", leaf, why);
+        return npk__fail(-EBUSY,
+                         "\"%s\": the header has no room and nothing proves here that nobody writes (%s); copy the "
+                         "array with np.save while nobody does",
+                         leaf, why);
     int err = npk__lease_take(ro_fd);
     if (err == -EAGAIN)
-        return npk__fail(-EBUSY, "\"%s\": a program has it open or mapped for writing; try again when it is done", leaf);
+        return npk__fail(-EBUSY, "\"%s\": a program has it open or mapped for writing; try again when it is done",
+                         leaf);
     if (err)
         return npk__fail(-EBUSY, "\"%s\": only its owner (or root) can be told that nobody writes to it", leaf);
     return 0;

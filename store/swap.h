@@ -13,10 +13,10 @@
 #define NPK__TMP_PREFIX "tmp."
 
 typedef struct npk_swap {
-    int fd;          /* the new file, O_RDWR; the caller writes it before the commit */
-    int dir_fd;      /* borrowed */
-    int sidecar_fd;  /* owned */
-    int old_fd;      /* borrowed; -1: there is no old file */
+    int fd;         /* the new file, O_RDWR; the caller writes it before the commit */
+    int dir_fd;     /* borrowed */
+    int sidecar_fd; /* owned */
+    int old_fd;     /* borrowed; -1: there is no old file */
     char leaf[256];
     char tmp[32];
 } npk_swap;

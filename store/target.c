@@ -248,26 +248,42 @@ static int look(npk_target *t)
     return 0;
 }
 
-/* The slow way to an agreeing header: through a descriptor that does not write, so that a lease can tell whether
- * anybody else does. */
-static int settle(npk_target *t)
+static int settle_once(npk_target *t, npk_settle_state *found)
 {
     npk__close(&t->fd);
     t->fd = open_leaf(t->dir.fd, t->leaf, O_RDONLY);
     if (t->fd < 0)
         return npk__name_failed(t->fd, t->name);
-    npk_settle_state found = NPK_SETTLED;
-    int err = npk__settle_locked(t->store, t->dir.fd, t->leaf, t->fd, NPK_SETTLE_CUT, &found, NULL);
+    int err = npk__settle_locked(t->store, t->dir.fd, t->leaf, t->fd, NPK_SETTLE_CUT, found, NULL);
     npk__close(&t->fd);
     if (err)
         return err;
     t->fd = npk__open_for_change(t->dir.fd, t->leaf, t->name);
-    err = t->fd < 0 ? t->fd : look(t);
-    if (!err && t->state == NPK_TAIL && found == NPK_NO_ROOM)
-        t->state = found;
-    if (!err && t->state == NPK_PART_ROW && found == NPK_TAIL)
-        t->state = found; /* it begins like another array */
-    return err;
+    return t->fd < 0 ? t->fd : look(t);
+}
+
+/* The slow way to an agreeing header: through a descriptor that does not write, so that a lease can tell whether
+ * anybody else does. A program of the session may go on appending meanwhile: its whole rows may be counted at any time,
+ * so they are no obstacle. */
+static int settle(npk_target *t)
+{
+    for (unsigned tries = 0; tries < 16; tries++) {
+        npk_settle_state found = NPK_SETTLED;
+        int err = settle_once(t, &found);
+        if (err)
+            return err;
+        bool grown = t->state == NPK_TAIL && (found == NPK_SETTLED || found == NPK_PART_ROW);
+        if (grown && t->info.tail_bytes % t->info.header.row_bytes != 0)
+            continue;
+        if (grown)
+            t->state = NPK_SETTLED;
+        else if (found == NPK_NO_ROOM && t->state == NPK_TAIL)
+            t->state = found;
+        else if (found == NPK_TAIL && t->state == NPK_PART_ROW)
+            t->state = found; /* it begins like another array */
+        return 0;
+    }
+    return npk__fail(-EBUSY, "\"%s\": programs append parts of rows to it all the time; try again later", t->name);
 }
 
 static int part_row_busy(const npk_target *t)

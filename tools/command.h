@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* command.h - what a verb is, and every verb there is. The table in npk.c drives dispatch, help and completion. */
+/* command.h - what a verb is, and every verb there is: one table drives dispatch, help and completion. */
 #ifndef TOOLS_COMMAND_H
 #define TOOLS_COMMAND_H
 

@@ -57,7 +57,8 @@ static void test_properties(void)
     struct stat st;
     snprintf(path, sizeof path, "%s/train/x.npy", dir);
     CHECK_EQ(stat(path, &st), 0);
-    CHECK_EQ(atoll(show(FS_CONTROL_ARRAY, "train/x.npy", "mtime")), st.st_mtim.tv_sec * 1000000ll + st.st_mtim.tv_nsec / 1000);
+    int64_t mtime_us = st.st_mtim.tv_sec * 1000000ll + st.st_mtim.tv_nsec / 1000;
+    CHECK_EQ(atoll(show(FS_CONTROL_ARRAY, "train/x.npy", "mtime")), mtime_us);
     save("scalar", ">f8", 0, NULL);
     CHECK_STR(show(FS_CONTROL_ARRAY, "scalar.npy", "shape"), "\n");
     CHECK_STR(show(FS_CONTROL_ARRAY, "none.npy", "shape"), strerror(ENOENT));

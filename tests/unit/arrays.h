@@ -13,11 +13,14 @@
 #define ROW_BYTES (ROW_FLOATS * sizeof(float))
 #define MOST_ROWS 4096
 
-/* Rows numbered from `first` on; the buffer is shared by all callers. */
+/* Rows numbered from `first` on. The buffer is shared by all callers that ask for more than one; a single row stays for
+ * a few more calls. */
 static inline const float *arrays_rows(uint64_t first, uint64_t count)
 {
-    static float rows[MOST_ROWS * ROW_FLOATS];
+    static float many[MOST_ROWS * ROW_FLOATS], single[8][ROW_FLOATS];
+    static unsigned next;
     NEED(count <= MOST_ROWS);
+    float *rows = count == 1 ? single[next++ % 8] : many;
     for (uint64_t i = 0; i < count; i++)
         for (unsigned j = 0; j < ROW_FLOATS; j++)
             rows[i * ROW_FLOATS + j] = (float)(first + i) + (float)j / 8;

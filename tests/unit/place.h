@@ -22,7 +22,7 @@
 
 typedef struct place {
     char path[256];
-    int dir;      /* O_PATH */
+    int dir; /* O_PATH */
     npk_store *store;
 } place;
 

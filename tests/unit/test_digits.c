@@ -305,6 +305,10 @@ static void test_refused(void)
     CHECK(make_field(&y, 5, 6, ",)}"));
     CHECK_EQ(npk__digits_plan(x.b, x.bytes, &y.h, 10, &plan), -EINVAL);     /* another header's parse */
     CHECK_EQ(npk__digits_plan(x.b, x.bytes - 1, &x.h, 10, &plan), -EINVAL); /* not all of it */
+    y = x;
+    y.b[y.h.digits_offset + 4] = '6'; /* somebody changed the rows since it was parsed */
+    CHECK_EQ(npk__digits_plan(y.b, y.bytes, &x.h, 10, &plan), -EINVAL);
+    CHECK_EQ(npk__header_relayout(y.b, y.bytes, &x.h, 10, out, sizeof(out), &bytes), -EINVAL);
     x.b[12] ^= 1;
     CHECK_EQ(npk__digits_plan(x.b, x.bytes, &x.h, 10, &plan), -EINVAL); /* not a header any more */
     CHECK_EQ(plan.count, 0);
@@ -390,6 +394,32 @@ static void test_relayout_version(void)
     free(out);
 }
 
+/* A header keeps its version, which says how its letters are read. */
+static void test_relayout_keeps_version(void)
+{
+    static const char text[] = "{'descr': [('\xc3\xa9', '<f4')], 'fortran_order': False, 'shape': (9,), }";
+    for (uint8_t major = 1; major <= 3; major++) {
+        header x, y;
+        CHECK(make(&x, text, 0));
+        if (major > 1) {
+            memmove(x.b + 12, x.b + 10, x.bytes - 10);
+            x.b[6] = major;
+            x.b[10] = x.b[11] = 0;
+            x.bytes += 2;
+        }
+        unit_note("version %d", major);
+        CHECK(reparse(&x));
+        CHECK_EQ(walk(&x, 7, true), 0);
+        CHECK_EQ(npk__digits_plan(x.b, x.bytes, &x.h, 10, &(npk__digits_plan_t){0}), -ENOSPC);
+        CHECK_EQ(npk__header_relayout(x.b, x.bytes, &x.h, 10, y.b, sizeof(y.b), &y.bytes), 0);
+        CHECK(reparse(&y));
+        CHECK_EQ(y.h.major, major);
+        CHECK_EQ(y.h.data_offset % 64, 0);
+        CHECK_EQ(y.h.shape[0], 10);
+        CHECK(memcmp(y.b + y.h.descr_offset, x.b + x.h.descr_offset, x.h.descr_bytes) == 0);
+    }
+}
+
 int main(void)
 {
     RUN(test_pairs);
@@ -402,5 +432,6 @@ int main(void)
     RUN(test_counting);
     RUN(test_relayout);
     RUN(test_relayout_version);
+    RUN(test_relayout_keeps_version);
     return UNIT_RESULT();
 }

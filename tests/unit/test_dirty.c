@@ -13,8 +13,11 @@ static place p;
 
 static npk_dirty entry(uint64_t inode, uint64_t birth)
 {
-    npk_dirty e = {.id = {.inode = inode, .birth_ns = birth}, .rows_known = inode * 3, .data_offset = 128,
-                   .row_bytes = inode + 1, .may_adopt = inode % 2};
+    npk_dirty e = {.id = {.inode = inode, .birth_ns = birth},
+                   .rows_known = inode * 3,
+                   .data_offset = 128,
+                   .row_bytes = inode + 1,
+                   .may_adopt = inode % 2};
     snprintf(e.name, sizeof(e.name), "array-%llu.npy", (unsigned long long)inode);
     return e;
 }

@@ -27,15 +27,25 @@ static uint64_t size_of(int fd)
 
 static void test_plans_are_checked(void)
 {
-    static const char *const bad[] = {"kill",       "kill:",        "kill:x",      "kill:0",        "kill:-1",
-                                      "kill:1x",    "fail:3:NOPE",  "explode:3",   "kill:1,oops:2", "delay:pwrite:x",
-                                      "delay:pwrite", "short:1+",   "count:/no/such/dir/x"};
+    static const char *const bad[] = {"kill",
+                                      "kill:",
+                                      "kill:x",
+                                      "kill:0",
+                                      "kill:-1",
+                                      "kill:1x",
+                                      "fail:3:NOPE",
+                                      "explode:3",
+                                      "kill:1,oops:2",
+                                      "delay:pwrite:x",
+                                      "delay:pwrite",
+                                      "short:1+",
+                                      "count:/no/such/dir/x"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         unit_note("%s", bad[i]);
         CHECK(npk__io_plan_set(bad[i]) < 0);
     }
-    static const char *const good[] = {"kill:1000", "fail:1000:ENOSPC", "fail:1000+:EIO", "fail:1000",
-                                       "short:1000,kill-torn:2000", "delay:pwrite:1"};
+    static const char *const good[] = {"kill:1000", "fail:1000:ENOSPC",          "fail:1000+:EIO",
+                                       "fail:1000", "short:1000,kill-torn:2000", "delay:pwrite:1"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         unit_note("%s", good[i]);
         CHECK_EQ(npk__io_plan_set(good[i]), 0);

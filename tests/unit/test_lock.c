@@ -225,11 +225,12 @@ static void test_forked_child_does_not_keep_it(void)
             _exit(1);
         pid_t worker = fork(); /* while it is held */
         if (worker == 0) {
+            pid_t self = getpid(); /* here all that happens at a fork has happened */
+            if (write(pipe_fd[1], &self, sizeof(self)) != sizeof(self))
+                _exit(1);
             sleep_ms(3000);
             _exit(0);
         }
-        if (write(pipe_fd[1], &worker, sizeof(worker)) != sizeof(worker))
-            _exit(1);
         for (;;)
             pause();
     }

@@ -208,7 +208,7 @@ static void test_replace(void)
     arrays_make(&p, "x", 10);
     uint64_t bytes = arrays_file_bytes(&p, "x.npy");
     float rows[10 * ROW_FLOATS];
-    npk_array *a;
+    npk_array *a = NULL;
     CHECK_EQ(npk_replace_range(p.store, "x", 8, 2, arrays_rows(100, 2)), 0);
     CHECK_EQ(npk_replace_range(p.store, "x", 10, 0, NULL), 0);
     CHECK_EQ(npk_replace_range(p.store, "x", 9, 2, arrays_rows(0, 2)), -ERANGE);

@@ -163,7 +163,9 @@ static void test_npy_behind_npy(void)
     place_append(&p, "a.npy", second, 8); /* less than a row of it so far */
     CHECK_EQ(settle(fd, &rows), NPK_TAIL);
     CHECK_EQ(npk_session_end(p.store, "a.npy", fd), 0);
-    CHECK(begin(fd));
+    npk_dirty e;
+    CHECK_EQ(npk__session_begin_at(p.dir, "a.npy", fd, &e), 1);
+    CHECK(!e.may_adopt);
     place_append(&p, "a.npy", second + 8, n - 8);
     CHECK_EQ(settle(fd, &rows), NPK_TAIL);
     CHECK_EQ(rows, 10);

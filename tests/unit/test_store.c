@@ -327,7 +327,7 @@ static void test_open_for_reading(void)
 static void test_read_rows(void)
 {
     place p = place_begin();
-    npk_array *a;
+    npk_array *a = NULL;
     float out[8 * ROW_FLOATS];
     arrays_make(&p, "x", 1000);
     NEED(npk_array_open(p.store, "x", &a) == 0);
@@ -374,7 +374,7 @@ static void test_gather_sizes(void)
     for (uint64_t size = 1; size <= 4096; size += size < 70 ? 1 : 503) {
         const uint64_t shape[2] = {3, size};
         const npk_array_in in = {.name = "x", .dtype = "u1", .shape = shape, .ndim = 2, .data = data};
-        npk_array *a;
+        npk_array *a = NULL;
         unit_note("rows of %" PRIu64 " bytes", size);
         NEED(npk_save(p.store, &in, 1) == 0 && npk_array_open(p.store, "x", &a) == 0);
         memset(out, 0, sizeof(out));
@@ -404,7 +404,7 @@ static int take_batch(void *ctx, uint64_t first, uint64_t count, const void *row
 static void test_stream(void)
 {
     place p = place_begin();
-    npk_array *a;
+    npk_array *a = NULL;
     arrays_make(&p, "x", 100);
     NEED(npk_array_open(p.store, "x", &a) == 0);
     struct streamed t = {0};
@@ -426,7 +426,7 @@ static void test_stream(void)
 static void test_cut_file(void)
 {
     place p = place_begin();
-    npk_array *a;
+    npk_array *a = NULL;
     int64_t indices[64];
     float out[64 * ROW_FLOATS];
     arrays_make(&p, "x", 4096);
@@ -450,7 +450,7 @@ static void test_cut_file(void)
 static void test_other_kinds(void)
 {
     place p = place_begin();
-    npk_array *a;
+    npk_array *a = NULL;
     double value = 0;
     const double pi = 3.14159;
     const npk_array_in scalar = {.name = "s", .dtype = "f8", .ndim = 0, .data = &pi};

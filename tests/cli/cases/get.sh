@@ -12,6 +12,7 @@ t get x.npy 5
 t get x.npy -1
 t get x.npy 0,3,-1
 t get x.npy 8:
+t get x.npy 8:100
 t get x.npy ::-4
 t get x.npy 0:2,9
 t get x.npy 100:200

@@ -22,6 +22,10 @@ t get x.npy --npy none/out.npy
 t get x.npy 99 --npy kept.npy
 t get x.npy --npy a.npy --raw
 t get x.npy --raw --json
+say 'a write that fails leaves the old file and nothing else'
+npk create long.npy --shape 100000 --dtype int64
+sh_t "(trap '' XFSZ; ulimit -f 1; npk get long.npy --npy out.npy)"
+sh_t 'npk get out.npy | wc -l'
 say 'nothing but the results is left'
 sh_t 'ls'
 say 'a full disk is a failure'

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* command.c - the table of verbs: their words, options and help. */
+#include "command.h"
+
+#include <string.h>
+
+const cli_command cli_commands[] = {
+    {
+        "ls",
+        "[PATH...] [--all] [--flat]",
+        "list the arrays of a store, sorted by name",
+        "A PATH is a store's directory or an array's file; without one, the current\n"
+        "directory. Groups are walked. With several PATHs each name begins with its\n"
+        "directory.\n"
+        "\n"
+        "TSV columns: name, dtype, shape, bytes, mtime_us (microseconds since the\n"
+        "epoch), and note with --all.\n",
+        cli_ls_options,
+        0,
+        CLI_ANY_WORDS,
+        cli_ls,
+    },
+    {
+        "info",
+        "[PATH]",
+        "show the facts of one array, or of a whole store",
+        "An array: dtype, shape, order, rows, sizes, where its data begins. A .npy file\n"
+        "that is no array: why. A store: how many arrays, their sizes, and whether\n"
+        "absent writers can be proved there. TSV has one key and value per line.\n",
+        cli_info_options,
+        0,
+        1,
+        cli_info,
+    },
+    {
+        "get",
+        "X [INDEX] [--npy FILE | --raw] [--index]",
+        "print rows of an array, or write them to a file",
+        "INDEX is Python's: a row (5, -1), a list (0,3,9), a slice (10:20, ::10, ::-1),\n"
+        "several of these (0:5,-1), FILE.npy with indices or a bool mask, or - for one\n"
+        "per line (or .npy) on standard input. Without INDEX: all rows. A single row\n"
+        "outside is an error; a slice is clipped.\n"
+        "\n"
+        "TSV has one row per line, its elements flattened in C order. JSON is a list of\n"
+        "rows, nested as the shape is; NaN, infinities and integers beyond 2^53 are\n"
+        "strings, complex numbers [re, im], structures objects. --npy and --raw keep\n"
+        "the first dimension: `get X 5` has the shape (1, ...).\n",
+        cli_get_options,
+        1,
+        2,
+        cli_get,
+    },
+    {
+        "create",
+        "X [--shape SHAPE] [--dtype DTYPE] [--from FILE] [--raw]",
+        "make a new array, of zeros or of given data",
+        "X must not exist; missing groups are made. Without --from the array is zeros\n"
+        "and takes no space where the filesystem can leave holes. With --from, a .npy\n"
+        "file brings its own shape and dtype; raw bytes need both, and their number\n"
+        "must fit.\n",
+        cli_create_options,
+        1,
+        1,
+        cli_create,
+    },
+    {
+        "append",
+        "X ROWS... [--raw]",
+        "add rows to the end of an array",
+        "ROWS are .npy files or raw bytes (whole rows); - is standard input. A .npy\n"
+        "must have the array's dtype and the array's dimensions behind the first, or be\n"
+        "one such row. All are checked before the first is appended, and each one is\n"
+        "appended whole or not at all, at any size.\n"
+        "\n"
+        "Prints, for each of ROWS, the number of its first row and how many there were.\n",
+        cli_append_options,
+        2,
+        CLI_ANY_WORDS,
+        cli_append,
+    },
+    {
+        "replace",
+        "X INDEX ROWS [--raw]",
+        "overwrite rows of an array",
+        "INDEX as for get, ROWS as for append; there must be as many rows as the index\n"
+        "means. Where an index names a row twice, the last one wins.\n",
+        cli_replace_options,
+        3,
+        3,
+        cli_replace,
+    },
+    {
+        "reshape",
+        "X SHAPE",
+        "give an array another shape, or fewer or more rows",
+        "SHAPE is numbers such as 1000,128; one may be -1. The number of elements\n"
+        "stays, or, when only the first dimension differs, rows are cut off or rows of\n"
+        "zeros are added. Refused while another program has the array open for writing.\n",
+        cli_no_options,
+        2,
+        2,
+        cli_reshape,
+    },
+    {
+        "mv",
+        "A B [--store DIR]",
+        "give an array another name in its store",
+        "B is NAME.npy, which must not exist, or a directory, in which the name is\n"
+        "kept. Missing groups are made.\n",
+        cli_mv_options,
+        2,
+        2,
+        cli_mv,
+    },
+    {
+        "check",
+        "[PATH] [--repair] [--adopt]",
+        "prove every rule of the format on a store or an array",
+        "Prints what was found: severity (note, warning, damage), the rule of\n"
+        "store/FORMAT.md, path, whether it was repaired, and a sentence. Fails when\n"
+        "there is damage that was not repaired. Without a PATH: the current directory.\n",
+        cli_check_options,
+        0,
+        1,
+        cli_check,
+    },
+    {
+        "sync",
+        "PATH",
+        "make what was written durable",
+        "After it returned, all earlier changes of the array or the store survive power\n"
+        "loss.\n",
+        cli_no_options,
+        1,
+        1,
+        cli_sync,
+    },
+    {
+        "reset",
+        "DIR [--yes]",
+        "remove every array of a store",
+        "Asks on a terminal; elsewhere --yes is needed. Files that are no arrays, and\n"
+        "directories that hold some, stay.\n",
+        cli_reset_options,
+        1,
+        1,
+        cli_reset,
+    },
+    {
+        "bench",
+        "DIR [--size MIB] [--repeats N]",
+        "compare a store with plain file calls on the same disk",
+        "Works on scratch files in DIR, which are removed. Each line is a time of the\n"
+        "store, the time of plain calls that do the same to a plain file, and their\n"
+        "ratio (below 1: the store is faster), as medians of interleaved repeats.\n",
+        cli_bench_options,
+        1,
+        1,
+        cli_bench,
+    },
+    {
+        "help",
+        "[VERB] [--table]",
+        "show this help, or that of a verb",
+        "--table prints each verb and its options on a line, for completion in shells.\n",
+        cli_help_options,
+        0,
+        1,
+        cli_help,
+    },
+    {NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
+};
+
+const cli_command *cli_command_find(const char *name)
+{
+    for (const cli_command *c = cli_commands; c->name != NULL; c++)
+        if (strcmp(c->name, name) == 0)
+            return c;
+    return NULL;
+}
