@@ -4,8 +4,11 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "sys.h"
 
 #define GROUPS_MAX 256
 
@@ -39,4 +42,28 @@ void creds_restore(fs_creds c)
     syscall(SYS_setfsgid, 0);
     syscall(SYS_setgroups, (size_t)0, NULL);
     errno = saved;
+}
+
+static bool caller_in_group(fuse_req_t req, gid_t gid)
+{
+    gid_t groups[GROUPS_MAX];
+    if (fuse_req_ctx(req)->gid == gid)
+        return true;
+    int n = fuse_req_getgroups(req, GROUPS_MAX, groups);
+    for (int i = 0; i < n && i < GROUPS_MAX; i++)
+        if (groups[i] == gid)
+            return true;
+    return false;
+}
+
+void creds_strip_setid(fuse_req_t req, int fd)
+{
+    struct stat st;
+    if (fuse_req_ctx(req)->uid == 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !(st.st_mode & (S_ISUID | S_ISGID)))
+        return;
+    mode_t mode = st.st_mode & 07777 & ~(mode_t)S_ISUID;
+    if ((mode & S_ISGID) && ((mode & S_IXGRP) || !caller_in_group(req, st.st_gid)))
+        mode &= ~(mode_t)S_ISGID;
+    if (mode != (st.st_mode & 07777))
+        sys_chmod_fd(fd, mode);
 }

@@ -14,4 +14,8 @@ typedef struct fs_creds { bool changed; } fs_creds;
 fs_creds creds_become(fuse_req_t req);
 void creds_restore(fs_creds c); /* keeps errno */
 
+/* The caller changed the content of a regular file: the set-id bits go, as natively (set-gid stays without group
+ * execution for a member of the group). fd may be O_PATH. Root keeps them. */
+void creds_strip_setid(fuse_req_t req, int fd);
+
 #endif

@@ -46,13 +46,6 @@ void dir_fds_clear(fs_dir_fds *all)
             dir_fds_forget(all, all->kept[i]->node);
 }
 
-void dir_fd_drop(fs_state *fs, fs_node *dir)
-{
-    pthread_mutex_lock(&fs->nodes->lock);
-    dir_fds_forget(&fs->nodes->dirs, dir);
-    pthread_mutex_unlock(&fs->nodes->lock);
-}
-
 static int open_relative(int at, const char *path, npk_store *store)
 {
     if (at < 0)
@@ -124,6 +117,35 @@ static void keep(fs_dir_fds *all, fs_node *n, struct fs_dir_fd *d)
     d->node = n;
     d->users++;
     n->dir_fd = d;
+}
+
+void dir_fd_adopt(fs_state *fs, fs_node *n, int fd)
+{
+    struct fs_dir_fd *d = malloc(sizeof *d);
+    if (!d) {
+        close(fd);
+        return;
+    }
+    pthread_mutex_lock(&fs->nodes->lock);
+    *d = (struct fs_dir_fd){.fd = fd, .used = ++fs->nodes->dirs.clock};
+    if (!n->dir_fd)
+        keep(&fs->nodes->dirs, n, d);
+    bool kept = d->users > 0;
+    pthread_mutex_unlock(&fs->nodes->lock);
+    if (!kept) {
+        close(fd);
+        free(d);
+    }
+}
+
+fs_dir_fd *dir_fd_kept(fs_state *fs, fs_node *n)
+{
+    pthread_mutex_lock(&fs->nodes->lock);
+    struct fs_dir_fd *d = n->dir_fd;
+    if (d)
+        d->users++;
+    pthread_mutex_unlock(&fs->nodes->lock);
+    return d;
 }
 
 int dir_fd_get(fs_state *fs, fs_node *dir, fs_dir_fd **out)

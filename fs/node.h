@@ -44,7 +44,7 @@ struct fs_node {
     fs_name *names;            /* newest first */
     fs_node *next;             /* in the identity hash */
     struct fs_open *open;      /* while open, or lately closed; its fields have their own lock */
-    struct fs_dir_fd *dir_fd;  /* directories: a kept O_PATH descriptor, or NULL */
+    struct fs_dir_fd *dir_fd;  /* a kept O_PATH descriptor: of a directory used lately, of a file that lost its last name */
     _Atomic bool session;      /* the store has an entry for it (npk_session_begin); outlives its open state */
     int64_t shown_mtime_ns;    /* what the kernel was last told, for the watch to compare */
     uint64_t shown_size;
@@ -97,8 +97,11 @@ typedef struct fs_dir_fd fs_dir_fd;
 int dir_fd_get(fs_state *fs, fs_node *dir, fs_dir_fd **out);
 int dir_fd_number(const fs_dir_fd *d);
 void dir_fd_put(fs_state *fs, fs_dir_fd *d);
-/* Forget the kept descriptor (the directory was removed). */
-void dir_fd_drop(fs_state *fs, fs_node *dir);
+/* The node is about to lose its last name, but programs may still stand in it or hold it by O_PATH: keep this descriptor
+ * (taken over) for it until the kernel forgets it. */
+void dir_fd_adopt(fs_state *fs, fs_node *n, int fd);
+/* The kept descriptor of a node, counted, or NULL. */
+fs_dir_fd *dir_fd_kept(fs_state *fs, fs_node *n);
 
 uint64_t node_birth_ns(const struct statx *stx);
 void stat_from_statx(struct stat *st, const struct statx *stx);

@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "creds.h"
 #include "keeper.h"
 #include "loop.h"
 #include "node_table.h"
@@ -51,19 +52,6 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- setattr ---- */
 
-/* The caller is not privileged: a change of content takes the set-id bits, as the kernel does natively. */
-static void strip_setid(fuse_req_t req, int fd)
-{
-    struct stat st;
-    if (fuse_req_ctx(req)->uid == 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-        return;
-    mode_t mode = st.st_mode & 07777 & ~S_ISUID;
-    if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
-        mode &= ~(mode_t)S_ISGID;
-    if (mode != (st.st_mode & 07777))
-        sys_chmod_fd(fd, mode);
-}
-
 static int set_size_of(fuse_req_t req, fs_node *n, off_t size, fs_handle *h)
 {
     fs_state *fs = fs_of(req);
@@ -101,7 +89,7 @@ static int set_size_of(fuse_req_t req, fs_node *n, off_t size, fs_handle *h)
             close(w);
     }
     if (!err)
-        strip_setid(req, fd);
+        creds_strip_setid(req, fd);
     if (!err && h && size == 0 && !h->creator) {
         h->creator = true; /* from here on it is written anew: its growth is its own */
         o->creators++;

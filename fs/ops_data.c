@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "creds.h"
 #include "loop.h"
 #include "notice.h"
 #include "ops.h"
@@ -101,19 +102,6 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     pthread_mutex_unlock(&o->lock);
 }
 
-/* The caller is not privileged: content that changes takes the set-id bits. */
-static void strip_setid_on_write(fuse_req_t req, int fd)
-{
-    struct stat st;
-    if (fuse_req_ctx(req)->uid == 0 || fstat(fd, &st) < 0 || !(st.st_mode & (S_ISUID | S_ISGID)))
-        return;
-    mode_t mode = st.st_mode & 07777 & ~(mode_t)S_ISUID;
-    if (mode & S_IXGRP)
-        mode &= ~(mode_t)S_ISGID;
-    if (mode != (st.st_mode & 07777))
-        sys_chmod_fd(fd, mode);
-}
-
 /* A page written back from a mapping covers more than what was stored: keep it off the header and within the rows that
  * the file has (PROTOCOLS P22). False: nothing is left to write. */
 static bool clip_write_back(fs_open *o, int fd, const char **buf, size_t *size, off_t *offset)
@@ -194,7 +182,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         n_written = write_all(fd, buf, size, offset);
     }
     if (n_written > 0)
-        strip_setid_on_write(req, fd);
+        creds_strip_setid(req, fd);
     if (close_it)
         close(fd);
     if (n_written < 0)
@@ -217,6 +205,8 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
     int fd = open_writable(o, &close_it);
     pthread_mutex_unlock(&o->lock);
     int err = fd < 0 ? fd : sys_fallocate(fd, mode, offset, length);
+    if (!err)
+        creds_strip_setid(req, fd);
     if (fd >= 0 && close_it)
         close(fd);
     fuse_reply_err(req, -err);
@@ -257,6 +247,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t in_at, struct fuse_
         if (len > 1u << 30)
             len = 1u << 30; /* one request must end in a time that a signal can wait for */
         n = sys_copy_range(from->rfd >= 0 ? from->rfd : from->wfd, in_at, fd, out_at, len, (unsigned)flags);
+        if (n > 0)
+            creds_strip_setid(req, fd);
         if (close_it)
             close(fd);
     }

@@ -43,7 +43,7 @@ static bool wants_write(int flags)
  * attributes, so such files are served here. */
 static bool has_setid(mode_t mode)
 {
-    return (mode & S_ISUID) || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
+    return mode & (S_ISUID | S_ISGID);
 }
 
 /* ---- 1 ---- */
@@ -215,10 +215,8 @@ static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, c
     if (fd < 0)
         return fd;
     int err = sys_ftruncate(fd, 0);
-    if (!err && fuse_req_ctx(req)->uid != 0 && has_setid(stx->stx_mode)) {
-        mode_t drop = S_ISUID | (stx->stx_mode & S_IXGRP ? S_ISGID : 0);
-        sys_chmod_fd(fd, (stx->stx_mode & 07777) & ~drop);
-    }
+    if (!err)
+        creds_strip_setid(req, fd);
     if (close_it)
         close(fd);
     return err;

@@ -28,6 +28,7 @@ typedef struct lock_owner {
     fs_handle *handle;        /* the handle that locked last; the flock's own */
     bool is_flock;
     int fd;                   /* the description that holds the locks */
+    pid_t pid;                /* of the process that locked last, for F_GETLK to name */
     struct lock_owner *next;
 } lock_owner;
 
@@ -143,6 +144,7 @@ static int try_posix(fs_state *fs, fs_node *n, fs_handle *h, uint64_t owner, con
     if (fcntl(o->fd, F_OFD_SETLK, &lock) < 0)
         return errno == EACCES ? -EAGAIN : -errno;
     o->handle = h;
+    o->pid = want->l_pid;
     return 0;
 }
 
@@ -212,13 +214,19 @@ void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
     lock_owner *o = get_owner(fs, n, fi->lock_owner, handle_of(fi), false, &err);
     if (o && fcntl(o->fd, F_OFD_GETLK, &probe) < 0)
         err = -errno;
+    /* The locks here are OFD locks, which have no process to name; the other owner of this node is the one in the way,
+     * unless the lock is from outside the mount. */
+    if (probe.l_type != F_UNLCK && probe.l_pid < 0) {
+        probe.l_pid = 0;
+        for (const lock_owner *other = fs->locks->owners; other; other = other->next)
+            if (other->node == n && !other->is_flock && other != o && other->pid)
+                probe.l_pid = other->pid;
+    }
     pthread_mutex_unlock(&fs->locks->lock);
     if (err) {
         fuse_reply_err(req, -err);
         return;
     }
-    if (probe.l_type != F_UNLCK && probe.l_pid < 0)
-        probe.l_pid = 0; /* an OFD lock has no owning process to name */
     fuse_reply_lock(req, &probe);
 }
 

@@ -67,6 +67,11 @@ int node_statx(fs_state *fs, fs_node *n, struct statx *stx)
     }
     char leaf[256];
     err = node_leaf(fs, n, &dir, leaf);
+    if (err == -ESTALE && (dir = dir_fd_kept(fs, n))) {
+        err = store_statx(fs, dir_fd_number(dir), "", stx); /* unlinked, and held by an O_PATH descriptor */
+        dir_fd_put(fs, dir);
+        return err;
+    }
     if (err)
         return err;
     err = store_statx(fs, dir_fd_number(dir), leaf, stx);
@@ -84,8 +89,9 @@ int node_fd(fs_state *fs, fs_node *n, int flags)
         fd = dir_fd_get(fs, n, &dir);
         if (fd)
             return fd;
-        fd = openat(dir_fd_number(dir), ".", flags | O_CLOEXEC);
-        fd = fd < 0 ? -errno : fd;
+        /* Not by ".", which would ask for search permission that the open itself does not take. */
+        fd = flags & O_PATH ? fcntl(dir_fd_number(dir), F_DUPFD_CLOEXEC, 3) : sys_reopen(dir_fd_number(dir), flags);
+        fd = fd == -1 ? -errno : fd;
         dir_fd_put(fs, dir);
         return fd;
     }
@@ -100,6 +106,12 @@ int node_fd(fs_state *fs, fs_node *n, int flags)
         open_release(fs, o);
     char leaf[256];
     fd = node_leaf(fs, n, &dir, leaf);
+    if (fd == -ESTALE && (dir = dir_fd_kept(fs, n))) {
+        fd = flags & O_PATH ? fcntl(dir_fd_number(dir), F_DUPFD_CLOEXEC, 3) : sys_reopen(dir_fd_number(dir), flags);
+        fd = fd == -1 ? -errno : fd;
+        dir_fd_put(fs, dir);
+        return fd;
+    }
     if (fd)
         return fd;
     fd = openat(dir_fd_number(dir), leaf, flags | O_NOFOLLOW | O_CLOEXEC);
@@ -322,8 +334,6 @@ static void lost_name(fs_state *fs, fs_node *victim)
         return;
     /* A kept registration would hold the space of a file that nobody can reach (P33). */
     open_drop_idle(fs, victim);
-    if (victim->type == S_IFDIR)
-        dir_fd_drop(fs, victim);
     struct statx stx;
     bool gone = true;
     fs_open *o = open_borrow(fs, victim);
@@ -339,6 +349,16 @@ static void lost_name(fs_state *fs, fs_node *victim)
     node_unpin(fs, victim);
 }
 
+/* The name is about to go: what programs hold by it (a working directory, an O_PATH descriptor) must go on. */
+static void hold(fs_state *fs, fs_node *victim, int dir, const char *name)
+{
+    if (!victim)
+        return;
+    int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0)
+        dir_fd_adopt(fs, victim, fd);
+}
+
 void op_unlink(fuse_req_t req, fuse_ino_t parent_id, const char *name)
 {
     fs_state *fs = fs_of(req);
@@ -348,6 +368,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     if (!begin_change(req, parent, name, &dir))
         return;
     fs_node *victim = node_find(fs, parent, name);
+    hold(fs, victim, dir_fd_number(dir), name);
     int err = sys_unlinkat(dir_fd_number(dir), name, 0);
     dir_fd_put(fs, dir);
     if (!err)
@@ -389,6 +410,7 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     if (!begin_change(req, parent, name, &dir))
         return;
     fs_node *victim = node_find(fs, parent, name);
+    hold(fs, victim, dir_fd_number(dir), name);
     int err = sys_unlinkat(dir_fd_number(dir), name, AT_REMOVEDIR);
     if (err == -ENOTEMPTY) {
         loop_yield(fs);
@@ -425,6 +447,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent_id, const char *name, fuse_ino_
     if (!err) {
         bool exchange = flags & 2 /* RENAME_EXCHANGE */;
         fs_node *victim = exchange ? NULL : node_find(fs, to, new_name);
+        hold(fs, victim, dir_fd_number(to_dir), new_name);
         err = sys_renameat2(dir_fd_number(from_dir), name, dir_fd_number(to_dir), new_name, flags);
         if (err == -ENOTEMPTY && !exchange) {
             loop_yield(fs);

@@ -166,7 +166,7 @@ static void wire_ask(fs_state *fs, struct fuse_conn_info *conn)
     wire.took_mmap = fuse_set_feature_flag(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
     if (fs->options->passthrough != FS_PASSTHROUGH_OFF) {
         wire.took_passthrough = fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
-        conn->max_backing_stack_depth = fs->stack_depth;
+        conn->max_backing_stack_depth = fs->stack_depth - 1; /* the library adds one */
     }
 }
 
@@ -205,7 +205,10 @@ void wire_decide_mode(fs_state *fs)
         struct wire_backing_map map = {.fd = fs->root_fd};
         id = ioctl(fd, WIRE_BACKING_OPEN, &map) < 0 ? -errno : 0;
         if (id == -EPERM) {
-            reason = "this process lacks CAP_SYS_ADMIN, which handing files to the kernel takes";
+            reason = geteuid() == 0
+                         ? "the kernel refuses passthrough to this root (a container without CAP_SYS_ADMIN, or a store "
+                           "stacked too deep)"
+                         : "this process lacks CAP_SYS_ADMIN, which handing files to the kernel takes";
         } else {
             fs->mode = FS_MODE_PASSTHROUGH;
             reason = "the kernel reads and writes the files themselves";

@@ -6,7 +6,7 @@
 /* Rows that are far apart cost a cache miss each. Asking for them this many rows ahead keeps as many misses in flight
  * as the line fill buffers of today's cores hold (10 to 16), with some to spare for rows of two lines. */
 #define AHEAD 24
-#define LINE 64
+#define LINE  64
 /* From this size on the hardware's own stream prefetch does the work. */
 #define LARGE 2048
 
@@ -72,15 +72,31 @@ void kn_gather_rows(void *restrict out, const void *restrict base, size_t row_by
     uint8_t *to = out;
     const uint8_t *from = base;
     switch (row_bytes) {
-    case 0: return;
-    case 1: gather(to, from, 1, rows, indices, count, 0); return;
-    case 2: gather(to, from, 2, rows, indices, count, 0); return;
-    case 4: gather(to, from, 4, rows, indices, count, 0); return;
-    case 8: gather(to, from, 8, rows, indices, count, 0); return;
-    case 16: gather(to, from, 16, rows, indices, count, 0); return;
-    case 32: gather(to, from, 32, rows, indices, count, 0); return;
-    case 64: gather(to, from, 64, rows, indices, count, 0); return;
-    default: break;
+    case 0:
+        return;
+    case 1:
+        gather(to, from, 1, rows, indices, count, 0);
+        return;
+    case 2:
+        gather(to, from, 2, rows, indices, count, 0);
+        return;
+    case 4:
+        gather(to, from, 4, rows, indices, count, 0);
+        return;
+    case 8:
+        gather(to, from, 8, rows, indices, count, 0);
+        return;
+    case 16:
+        gather(to, from, 16, rows, indices, count, 0);
+        return;
+    case 32:
+        gather(to, from, 32, rows, indices, count, 0);
+        return;
+    case 64:
+        gather(to, from, 64, rows, indices, count, 0);
+        return;
+    default:
+        break;
     }
     if (row_bytes < 4)
         gather(to, from, row_bytes, rows, indices, count, 2);

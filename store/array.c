@@ -63,8 +63,10 @@ static int check_readable(const char *name, const npk_info *info)
         return npk__fail(-EINVAL, "\"%s\": dtype %s is not of a fixed size and is never decoded; read the file itself",
                          name, h->dtype.name);
     if (info->file_bytes < h->data_offset + h->data_bytes)
-        return npk__fail(-EINVAL, "\"%s\": its header promises %" PRIu64 " bytes and the file has %" PRIu64
-                         ", so it is unfinished; save it again", name, h->data_offset + h->data_bytes, info->file_bytes);
+        return npk__fail(-EINVAL,
+                         "\"%s\": its header promises %" PRIu64 " bytes and the file has %" PRIu64
+                         ", so it is unfinished; save it again",
+                         name, h->data_offset + h->data_bytes, info->file_bytes);
     return 0;
 }
 
@@ -181,8 +183,9 @@ npk_err npk_read_range(npk_array *a, uint64_t start, uint64_t count, void *out)
     if (err)
         return err;
     if (start > a->info.rows || count > a->info.rows - start)
-        return npk__fail(-ERANGE, "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64
-                         " rows", a->name, count, start, a->info.rows);
+        return npk__fail(-ERANGE,
+                         "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
+                         a->name, count, start, a->info.rows);
     return read_at(a, npk__rows_end(h, start), count * h->row_bytes, out);
 }
 

@@ -117,7 +117,8 @@ static int rule_unfinished(struct subject *x)
     uint64_t promised = h->data_offset + h->data_bytes, there = x->info.file_bytes;
     if (promised <= there)
         return 0;
-    if (x->entered && x->state == NPK_UNFINISHED) { /* after power loss: the data of the last rows was not on the disk */
+    if (x->entered &&
+        x->state == NPK_UNFINISHED) { /* after power loss: the data of the last rows was not on the disk */
         uint64_t rows = (there - h->data_offset) / h->row_bytes;
         npk_info after = {0};
         int err = -EAGAIN;
@@ -130,18 +131,22 @@ static int rule_unfinished(struct subject *x)
         return npk__finding(x->c, NPK_DAMAGE, x->path, "F3", err == 0,
                             "\"%s\": the header counts %" PRIu64 " rows and %" PRIu64 " are whole%s%s", x->path,
                             x->info.rows, rows,
-                            err == 0        ? "; it counts these now"
-                            : repairs(x) ? "; not repaired: " : "; --repair counts these",
+                            err == 0     ? "; it counts these now"
+                            : repairs(x) ? "; not repaired: "
+                                         : "; --repair counts these",
                             err && repairs(x) ? npk_error() : "");
     }
     char aside[256];
     int err = repairs(x) ? set_file_aside(x, aside) : -EAGAIN;
     return npk__finding(x->c, NPK_DAMAGE, x->path, "F3", err == 0,
-                        "\"%s\": unfinished, the header promises %" PRIu64 " bytes and the file has %" PRIu64 "%s%s", x->path,
-                        promised, there,
-                        err == 0        ? "; set aside as "
-                        : repairs(x) ? "; not set aside: " : "; save it again, or --repair sets it aside",
-                        err == 0 ? aside : repairs(x) ? outcome(err) : "");
+                        "\"%s\": unfinished, the header promises %" PRIu64 " bytes and the file has %" PRIu64 "%s%s",
+                        x->path, promised, there,
+                        err == 0     ? "; set aside as "
+                        : repairs(x) ? "; not set aside: "
+                                     : "; save it again, or --repair sets it aside",
+                        err == 0     ? aside
+                        : repairs(x) ? outcome(err)
+                                     : "");
 }
 
 /* Rows of a session that are not counted, because their writer or the daemon was killed. */
@@ -160,9 +165,10 @@ static int rule_uncounted(struct subject *x)
     }
     return npk__finding(x->c, NPK_WARNING, x->path, "F4", counted || cut,
                         "\"%s\": %" PRIu64 " whole rows that were appended are not counted yet%s%s", x->path, rows,
-                        cut             ? "; they were part of an append that had not returned, and were taken back"
-                        : counted       ? "; they are now"
-                        : repairs(x) ? "; not repaired: " : "; the next append, open through a mount or --repair counts them",
+                        cut          ? "; they were part of an append that had not returned, and were taken back"
+                        : counted    ? "; they are now"
+                        : repairs(x) ? "; not repaired: "
+                                     : "; the next append, open through a mount or --repair counts them",
                         !counted && !cut && repairs(x) ? outcome(err) : "");
 }
 
@@ -176,11 +182,13 @@ static int rule_foreign_tail(struct subject *x)
     bool adopt = (x->c->flags & NPK_CHECK_ADOPT) && rows > 0;
     int err = adopt ? npk_extend(x->c->s, x->name, x->info.rows + rows) : -EAGAIN;
     return npk__finding(x->c, NPK_WARNING, x->path, "F5", err == 0,
-                        "\"%s\": %" PRIu64 " bytes beyond its data (%" PRIu64 " whole rows) that nobody saw being appended%s%s",
+                        "\"%s\": %" PRIu64 " bytes beyond its data (%" PRIu64
+                        " whole rows) that nobody saw being appended%s%s",
                         x->path, x->info.tail_bytes, rows,
-                        err == 0  ? "; they count now"
-                        : adopt   ? "; not adopted: "
-                        : rows > 0 ? "; --adopt counts the rows" : "",
+                        err == 0   ? "; they count now"
+                        : adopt    ? "; not adopted: "
+                        : rows > 0 ? "; --adopt counts the rows"
+                                   : "",
                         adopt ? outcome(err) : "");
 }
 
@@ -189,15 +197,19 @@ static int rule_part_row(struct subject *x)
     char aside[256] = "";
     if (x->writer == -EBUSY)
         return npk__finding(x->c, NPK_NOTE, x->path, "F7", false,
-                            "\"%s\": %" PRIu64 " bytes of a row that a program is writing", x->path, x->info.tail_bytes);
+                            "\"%s\": %" PRIu64 " bytes of a row that a program is writing", x->path,
+                            x->info.tail_bytes);
     int err = repairs(x) ? repair_part_row(x, aside) : -EAGAIN;
     bool gone = err == 0 && !*aside; /* the append that it was a part of was taken back */
     return npk__finding(x->c, NPK_WARNING, x->path, "F7", err == 0,
                         "\"%s\": %" PRIu64 " bytes of an unfinished row at its end%s%s", x->path, x->info.tail_bytes,
-                        gone            ? "; they were part of an append that had not returned, and were taken back"
-                        : err == 0      ? "; set aside as "
-                        : repairs(x) ? "; not repaired: " : "; --repair sets them aside",
-                        err == 0 ? aside : repairs(x) ? outcome(err) : "");
+                        gone         ? "; they were part of an append that had not returned, and were taken back"
+                        : err == 0   ? "; set aside as "
+                        : repairs(x) ? "; not repaired: "
+                                     : "; --repair sets them aside",
+                        err == 0     ? aside
+                        : repairs(x) ? outcome(err)
+                                     : "");
 }
 
 static int rule_tail(struct subject *x)
@@ -224,8 +236,9 @@ static int rule_mark(struct subject *x)
     int err = repairs(x) ? repair_by_opening(x) : -EAGAIN;
     return npk__finding(x->c, NPK_NOTE, x->path, "F9", err == 0,
                         "\"%s\": marked for an append whose process has died%s%s", x->path,
-                        err == 0        ? "; the mark is gone"
-                        : repairs(x) ? "; not repaired: " : "; the next append or --repair removes the mark",
+                        err == 0     ? "; the mark is gone"
+                        : repairs(x) ? "; not repaired: "
+                                     : "; the next append or --repair removes the mark",
                         repairs(x) ? outcome(err) : "");
 }
 
@@ -248,8 +261,11 @@ static int rule_session(struct subject *x)
     npk__close(&fd);
     if (!x->entered)
         return 0;
-    return npk__finding(x->c, NPK_NOTE, x->path, "F10", ended, "\"%s\": its session of writing was not ended%s%s", x->path,
-                        ended ? "; synced and ended" : end ? "; not ended: " : "; npk sync or --repair ends it",
+    return npk__finding(x->c, NPK_NOTE, x->path, "F10", ended, "\"%s\": its session of writing was not ended%s%s",
+                        x->path,
+                        ended ? "; synced and ended"
+                        : end ? "; not ended: "
+                              : "; npk sync or --repair ends it",
                         !ended && end ? outcome(err) : "");
 }
 
@@ -261,7 +277,8 @@ static int check_open_file(struct subject *x)
         return npk__finding(x->c, NPK_DAMAGE, x->path, "F1", false, "\"%s\": cannot be read (%s)", x->path,
                             strerrorname_np(-err));
     if (x->info.reason)
-        return npk__finding(x->c, NPK_WARNING, x->path, "F2", false, "\"%s\": not an array: %s", x->path, x->info.reason);
+        return npk__finding(x->c, NPK_WARNING, x->path, "F2", false, "\"%s\": not an array: %s", x->path,
+                            x->info.reason);
     if (!npk_header_is_array(&x->info.header))
         return npk__finding(x->c, NPK_NOTE, x->path, "F2", false,
                             "\"%s\": dtype %s has no fixed item size, so it is a plain file to the engine", x->path,

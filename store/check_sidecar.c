@@ -23,11 +23,11 @@
 #include "walk.h"
 
 /* The table's layout as FORMAT.md gives it. dirty.c takes what does not fit for free space; here it is told. */
-#define PAGE 4096u
-#define SLOT 512u
+#define PAGE          4096u
+#define SLOT          512u
 #define TABLE_VERSION 1u
-#define SLOT_MAGIC 0x454b504eu
-#define SLOT_USED 1u
+#define SLOT_MAGIC    0x454b504eu
+#define SLOT_USED     1u
 
 struct folder {
     const npk_checking *c;
@@ -35,7 +35,7 @@ struct folder {
     char path[NPK__PATH_BYTES + 16]; /* of the sidecar folder */
     npk_dirty *stale;                /* entries whose file has not the name of the entry */
     size_t stale_count, stale_capacity;
-    uint64_t *whole;                 /* offsets of the slots that are entries, ascending */
+    uint64_t *whole; /* offsets of the slots that are entries, ascending */
     size_t whole_count, whole_capacity;
 };
 
@@ -73,8 +73,8 @@ static int check_temporary(struct folder *f, const char *name, const char *path)
         (void)npk__swap_sweep(f->side_fd);
         struct stat again;
         bool gone = npk__fstatat(f->side_fd, name, &again) == -ENOENT;
-        return npk__finding(f->c, NPK_NOTE, path, "F15", gone, "\"%s\": %" PRId64 " bytes that a dead process left%s", path,
-                            (int64_t)st.st_size, gone ? "; removed" : "; could not be removed");
+        return npk__finding(f->c, NPK_NOTE, path, "F15", gone, "\"%s\": %" PRId64 " bytes that a dead process left%s",
+                            path, (int64_t)st.st_size, gone ? "; removed" : "; could not be removed");
     }
     return npk__finding(f->c, NPK_NOTE, path, "F15", false,
                         "\"%s\": %" PRId64 " bytes that a dead process left; --repair removes them", path,
@@ -165,8 +165,9 @@ static int check_stale(struct folder *f)
     for (size_t i = 0; i < f->stale_count && !err; i++) {
         const npk_dirty *e = &f->stale[i];
         bool gone = repairs(f) && npk__dirty_remove(f->dir_fd, &e->id, false) >= 0;
-        err = npk__finding(f->c, NPK_NOTE, path, "F14", gone, "\"%s\": the entry of \"%s\", which is not here any more%s", path,
-                           e->name, gone ? "; removed" : "; --repair removes it");
+        err =
+            npk__finding(f->c, NPK_NOTE, path, "F14", gone, "\"%s\": the entry of \"%s\", which is not here any more%s",
+                         path, e->name, gone ? "; removed" : "; --repair removes it");
     }
     return err;
 }
@@ -236,10 +237,11 @@ static int check_slots(struct folder *f, int fd, const char *path)
     if (err || st.st_size == 0)
         return err; /* made, and nothing written yet */
     if (!header_fits(fd))
-        return npk__finding(f->c, NPK_DAMAGE, path, "F12", false,
-                            "\"%s\": not a table of version %u; what was being written when it was damaged is not recovered, "
-                            "and the next change sets it aside",
-                            path, TABLE_VERSION);
+        return npk__finding(
+            f->c, NPK_DAMAGE, path, "F12", false,
+            "\"%s\": not a table of version %u; what was being written when it was damaged is not recovered, "
+            "and the next change sets it aside",
+            path, TABLE_VERSION);
     err = npk__dirty_each(f->dir_fd, visit_entry, f);
     if (!err && f->whole_count)
         qsort(f->whole, f->whole_count, sizeof(*f->whole), compare_offsets);
@@ -282,7 +284,8 @@ static int check_reserved(const npk_checking *c, int dir_fd, const char *dir)
         return 0;
     snprintf(path, sizeof(path), "%s%s" NPK__CONTROLS, dir, *dir ? "/" : "");
     return npk__finding(c, NPK_WARNING, path, "F17", false,
-                        "\"%s\": the name is reserved, so a mount hides it and arrays below it have no name; rename it", path);
+                        "\"%s\": the name is reserved, so a mount hides it and arrays below it have no name; rename it",
+                        path);
 }
 
 int npk__check_sidecar(const npk_checking *c, int dir_fd, const char *dir)

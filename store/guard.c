@@ -46,8 +46,7 @@ static void install(void)
     struct sigaction ours;
     memset(&ours, 0, sizeof(ours));
     ours.sa_sigaction = on_sigbus;
-    /* SA_NODEFER: the handler is left by a jump that restores no mask, so none must have been set. */
-    ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
+    ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&ours.sa_mask);
     install_error = sigaction(SIGBUS, &ours, &before) == 0 ? 0 : -errno;
 }
@@ -61,7 +60,8 @@ int npk__guarded(const void *at, unsigned long bytes, int (*work)(void *ctx), vo
         now.sa_sigaction != on_sigbus)
         return -ENOSYS;
     struct guard g = {.from = (uintptr_t)at, .to = (uintptr_t)at + bytes};
-    if (sigsetjmp(g.back, 0) != 0)
+    /* With the mask: the handler runs with SIGBUS blocked, and is left by the jump. */
+    if (sigsetjmp(g.back, 1) != 0)
         return -EIO;
     active = &g;
     __atomic_signal_fence(__ATOMIC_SEQ_CST);

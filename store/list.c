@@ -20,8 +20,8 @@ struct listing {
     unsigned flags;
     npk_visit *visit;
     void *ctx;
-    int stopped;               /* what visit returned */
-    int error;                 /* the first thing that could not be looked at */
+    int stopped; /* what visit returned */
+    int error;   /* the first thing that could not be looked at */
     char sentence[NPK__SENTENCE_BYTES];
 };
 

@@ -17,7 +17,7 @@
 #include "store.h"
 
 #define FUSE_MAGIC 0x65735546
-#define LEVELS 4096
+#define LEVELS     4096
 
 static bool is_fuse(int fd)
 {
@@ -129,15 +129,17 @@ static int open_source(int root_fd, const char *label)
     memcpy(again, text, sizeof(text));
 
     const char *by_fd = value_of(text, "fd"), *by_path = value_of(again, "path");
-    int source = by_fd ? open_outside(by_fd, st.st_dev) : -ENOENT;
+    int source = by_fd ? open_outside(by_fd, st.st_dev) : -ENOENT, why = source;
     if (source < 0 && by_path)
         source = open_outside(by_path, st.st_dev);
     if (source >= 0)
         return source;
+    if (source != -ELOOP) /* mounted over itself only the descriptor could help: tell of that */
+        why = source;
     return npk__fail(-EBUSY,
                      "\"%s\": inside an npkfs mount whose store \"%s\" cannot be reached from here (%s); run as the "
                      "user of the mount, or use the controls in .npk",
-                     label, by_path ? by_path : "?", strerrorname_np(-source));
+                     label, by_path ? by_path : "?", strerrorname_np(-why));
 }
 
 int npk__mount_source(int dir_fd, const char *label, int *out)
@@ -151,7 +153,11 @@ int npk__mount_source(int dir_fd, const char *label, int *out)
         return npk__fail(-EBUSY, "\"%s\": the root of its mount cannot be found (%s)", label, strerrorname_np(-err));
     err = npk__fstatat(root, NPK__CONTROLS "/version", &st);
     if (err || !S_ISREG(st.st_mode)) {
+        bool bound = npk__fstatat(root, NPK__CONTROLS, &st) == 0 && S_ISDIR(st.st_mode);
         npk__close(&root);
+        if (bound)
+            return npk__fail(-EBUSY, "\"%s\": a part of an npkfs mount that is bound here; use its path in the mount",
+                             label);
         return 0; /* another FUSE filesystem */
     }
     char below[NPK__PATH_BYTES];

@@ -102,7 +102,8 @@ static int move(npk_target *from, const npk_target *to)
     if (elsewhere) /* the entry that is too many: the new one's if it stayed here */
         (void)npk__dirty_remove(err ? to->dir.fd : from->dir.fd, &id, false);
     if (err == -EEXIST)
-        return npk__fail(err, "\"%s\": there is an array or a file of this name; remove it or choose another", to->name);
+        return npk__fail(err, "\"%s\": there is an array or a file of this name; remove it or choose another",
+                         to->name);
     return err ? npk__name_failed(err, from->name) : 0;
 }
 

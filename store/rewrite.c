@@ -33,7 +33,8 @@ static int take_lease(const npk_target *t, int ro_fd)
                          t->name, why);
     int err = npk__lease_take(ro_fd);
     if (err == -EAGAIN)
-        return npk__fail(-EBUSY, "\"%s\": open or mapped for writing by a program; try again when it is closed", t->name);
+        return npk__fail(-EBUSY, "\"%s\": open or mapped for writing by a program; try again when it is closed",
+                         t->name);
     if (err)
         return npk__fail(-EBUSY, "\"%s\": only its owner or root can be told that nobody writes to it", t->name);
     return 0;

@@ -28,12 +28,10 @@ struct written {
     uint64_t bytes;      /* of them ours: less than end - begin if another appender got in between */
 };
 
+/* The descriptor is ours and was opened O_RDWR | O_NONBLOCK (npk__open_for_change). */
 static int set_append(int fd, bool on)
 {
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, on ? flags | O_APPEND : flags & ~O_APPEND) != 0)
-        return -errno;
-    return 0;
+    return fcntl(fd, F_SETFL, O_NONBLOCK | (on ? O_APPEND : 0)) == 0 ? 0 : -errno;
 }
 
 /* Let the kernel place the rows at the end of the file (P2). One call for whole rows: it holds the inode meanwhile. */
@@ -79,12 +77,12 @@ static int append_failed(npk_target *t, int err, const struct written *w)
     int back = take_back(t->fd, w);
     if (back == 0 || back == -EBUSY)
         (void)npk__dirty_unmark(t->dir.fd, &t->entry);
-    if (back == 0) {
-        int told = npk__fail_errno(err, t->name);
-        return told;
-    }
-    return npk__fail(err, "\"%s\": %s; %" PRIu64 " bytes of the rows were written and could not be taken back, since "
-                     "another program appended behind them", t->name, strerrorname_np(-err), w->bytes);
+    if (back == 0)
+        return npk__fail_errno(err, t->name);
+    return npk__fail(err,
+                     "\"%s\": %s; %" PRIu64 " bytes of the rows were written and could not be taken back, since "
+                     "another program appended behind them",
+                     t->name, strerrorname_np(-err), w->bytes);
 }
 
 /* Digits last. Rows that other writers of the session appended meanwhile are whole rows, too, and count. */
@@ -162,7 +160,6 @@ static int append_open(npk_target *t, const void *rows, uint64_t count, uint64_t
         (void)npk__rewrite_roomier(t);
     return 0;
 }
-
 
 npk_err npk_append(npk_store *s, const char *name, const void *rows, uint64_t count, uint64_t *first)
 {
@@ -276,8 +273,9 @@ npk_err npk_replace_range(npk_store *s, const char *name, uint64_t start, uint64
     npk_target t;
     int err = open_for_replace(s, name, &t);
     if (!err && (start > t.info.rows || count > t.info.rows - start))
-        err = npk__fail(-ERANGE, "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64
-                        " rows", name, count, start, t.info.rows);
+        err = npk__fail(-ERANGE,
+                        "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
+                        name, count, start, t.info.rows);
     if (!err && count > 0) {
         int holes = has_holes(&t);
         err = holes > 0 ? reserve_range(&t, start, count, NULL) : holes;

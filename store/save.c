@@ -26,7 +26,7 @@
 #define MAX_THREADS 8
 /* Less data than this in all is saved sooner by one thread than others are started. */
 #define PARALLEL_BYTES (UINT64_C(1) << 20)
-#define HEADER_BYTES 4096 /* 64 dimensions of 20 digits and the descr fit */
+#define HEADER_BYTES   4096 /* 64 dimensions of 20 digits and the descr fit */
 
 struct job {
     const npk_array_in *in;
@@ -39,9 +39,9 @@ struct saving {
     npk_store *s;
     struct job *jobs;
     size_t count;
-    bool create;          /* -EEXIST instead of replacing */
+    bool create; /* -EEXIST instead of replacing */
     atomic_size_t next;
-    atomic_int err;       /* of the first job that failed */
+    atomic_int err;        /* of the first job that failed */
     pthread_mutex_t mutex; /* guards the sentence */
     char sentence[NPK__SENTENCE_BYTES];
 };
@@ -190,8 +190,8 @@ static int replace(const struct saving *w, const struct job *j, int dir_fd, cons
         err = npk__fail(-EBUSY, "\"%s\": open or mapped for writing by a program; try again when it is closed",
                         j->in->name);
     if (!err)
-        err = npk__swap_commit(&swap, (lease == 0 ? NPK_SWAP_LEASE : 0) |
-                                          (w->create || old_fd < 0 ? NPK_SWAP_NOREPLACE : 0));
+        err = npk__swap_commit(&swap,
+                               (lease == 0 ? NPK_SWAP_LEASE : 0) | (w->create || old_fd < 0 ? NPK_SWAP_NOREPLACE : 0));
     if (lease == 0)
         npk__lease_drop(old_fd);
     npk__swap_abort(&swap);
@@ -207,8 +207,9 @@ static int save_locked(const struct saving *w, const struct job *j, int dir_fd, 
         int old_fd = npk__openat(dir_fd, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
         if (old_fd < 0 && old_fd != -ENOENT)
             return npk__name_failed(old_fd, j->in->name);
-        int err = w->create && old_fd >= 0 ? npk__fail(-EEXIST, "\"%s\": exists already; npk_save replaces", j->in->name)
-                                           : replace(w, j, dir_fd, leaf, old_fd);
+        int err = w->create && old_fd >= 0
+                      ? npk__fail(-EEXIST, "\"%s\": exists already; npk_save replaces", j->in->name)
+                      : replace(w, j, dir_fd, leaf, old_fd);
         npk__close(&old_fd);
         if ((err != -ESTALE && (err != -EEXIST || w->create)) || tries >= 8)
             return err;
@@ -218,7 +219,9 @@ static int save_locked(const struct saving *w, const struct job *j, int dir_fd, 
 static int save_one(const struct saving *w, const struct job *j)
 {
     npk_target t;
-    int err = npk__target_lock(w->s, j->in->name, &t);
+    int err = npk__target_resolve(w->s, j->in->name, &t);
+    if (!err)
+        err = npk__lock_array(t.dir.fd, t.leaf, NPK_LOCK_EXCLUSIVE, &t.lock);
     if (!err)
         err = save_locked(w, j, t.dir.fd, t.leaf);
     npk__target_release(&t);

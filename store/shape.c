@@ -48,15 +48,16 @@ npk_err npk_truncate(npk_store *s, const char *name, uint64_t rows)
     return err;
 }
 
-/* Bytes beyond the rows are taken as rows, since that was asked for; a part of a row among them is set aside, or the new
- * rows would begin inside it. */
+/* Bytes beyond the rows are taken as rows, since that was asked for; a part of a row among them is set aside, or the
+ * new rows would begin inside it. */
 static int clear_way(const npk_target *t, uint64_t rows)
 {
     const npk_header *h = &t->info.header;
     uint64_t whole = (t->info.file_bytes - h->data_offset) / h->row_bytes, end = npk__rows_end(h, whole);
     char aside[256];
     if (npk__tail_is_npy(t->fd, &t->info))
-        return npk__fail(-EBUSY, "\"%s\": another array was saved behind it in the same file; rows cannot follow", t->name);
+        return npk__fail(-EBUSY, "\"%s\": another array was saved behind it in the same file; rows cannot follow",
+                         t->name);
     if (end == t->info.file_bytes || rows <= whole)
         return 0;
     return npk__set_tail_aside(t->dir.fd, t->leaf, t->fd, end, aside);

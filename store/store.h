@@ -13,10 +13,10 @@
 #include "npk.h"
 
 struct npk_store {
-    int root_fd;            /* O_PATH | O_DIRECTORY */
-    unsigned flags;         /* npk_open_flags */
-    char *label;            /* the path as the caller gave it, for sentences */
-    int lease_proof;        /* npk_leases_prove(): what it found, 0 before; accessed atomically */
+    int root_fd;     /* O_PATH | O_DIRECTORY */
+    unsigned flags;  /* npk_open_flags */
+    char *label;     /* the path as the caller gave it, for sentences */
+    int lease_proof; /* npk_leases_prove(): what it found, 0 before; accessed atomically */
 };
 
 /* 0, or -EROFS with a sentence for a handle that was opened read-only. `name`: what the caller wanted to change. */

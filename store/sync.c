@@ -87,7 +87,7 @@ static int collect(void *ctx, const npk_dirty *e)
     struct entered *w = ctx;
     if (w->count == w->capacity) {
         size_t capacity = w->capacity ? 2 * w->capacity : 16;
-        char (*names)[256] = realloc(w->names, capacity * sizeof(*names));
+        char(*names)[256] = realloc(w->names, capacity * sizeof(*names));
         if (!names)
             return npk__fail(-ENOMEM, "out of memory");
         w->names = names;

@@ -61,9 +61,12 @@ int npk__rows_possible(const char *name, const npk_info *info)
     if (h->ndim == 0)
         return npk__fail(-ENOTSUP, "\"%s\": has no dimension, so it has no rows; reshape it to (1,) first", name);
     if (h->fortran)
-        return npk__fail(-ENOTSUP, "\"%s\": stored in Fortran order, so its rows are not contiguous; row operations need C order",
+        return npk__fail(-ENOTSUP,
+                         "\"%s\": stored in Fortran order, so its rows are not contiguous; row operations need C order",
                          name);
-    return npk__fail(-ENOTSUP, "\"%s\": a row has 0 bytes; row operations need a shape without zeros after the first dimension", name);
+    return npk__fail(-ENOTSUP,
+                     "\"%s\": a row has 0 bytes; row operations need a shape without zeros after the first dimension",
+                     name);
 }
 
 /* ---- locking --------------------------------------------------------------------------------------------------- */
@@ -89,7 +92,17 @@ int npk__target_lock(npk_store *s, const char *name, npk_target *out)
     int err = npk__store_writable(s, name);
     if (!err)
         err = npk__target_resolve(s, name, out);
-    return err ? err : npk__lock_array(out->dir.fd, out->leaf, NPK_LOCK_EXCLUSIVE, &out->lock);
+    if (err)
+        return err;
+    err = npk__lock_array(out->dir.fd, out->leaf, NPK_LOCK_EXCLUSIVE | NPK_LOCK_EXISTING, &out->lock);
+    if (err != -ENOENT)
+        return err;
+    /* The first change in this directory. A name that is none leaves no sidecar behind. */
+    struct stat st;
+    err = npk__fstatat(out->dir.fd, out->leaf, &st);
+    if (err)
+        return npk__name_failed(err, name);
+    return npk__lock_array(out->dir.fd, out->leaf, NPK_LOCK_EXCLUSIVE, &out->lock);
 }
 
 struct place { /* where a lock comes in the order */
@@ -352,8 +365,9 @@ static int refuse_state(const npk_target *t)
     }
 }
 
-/* Whether this file has an entry, and what is in it, before the operation makes one. The lock is ours, so a mark is that
- * of an append that died: settling looks into it where there is something beyond the rows; elsewhere it is void. */
+/* Whether this file has an entry, and what is in it, before the operation makes one. The lock is ours, so a mark is
+ * that of an append that died: settling looks into it where there is something beyond the rows; elsewhere it is void.
+ */
 static int find_entry(npk_target *t)
 {
     int there = npk__dirty_find_locked(&t->lock, t->dir.fd, &t->id, &t->entry);
@@ -365,9 +379,11 @@ static int find_entry(npk_target *t)
 
 static int make_entry(npk_target *t)
 {
-    if (t->was_entered && t->entry.may_adopt)
+    const npk_header *h = &t->info.header;
+    bool fits = t->was_entered && t->entry.data_offset == h->data_offset && t->entry.row_bytes == h->row_bytes;
+    if (fits && t->entry.may_adopt)
         return 0;
-    if (t->was_entered && t->state == NPK_SETTLED) { /* the foreign tail that forbade it is gone or counted */
+    if (fits && t->state == NPK_SETTLED) { /* the foreign tail that forbade it is gone or counted */
         t->entry.may_adopt = true;
         return npk__dirty_update(t->dir.fd, &t->entry);
     }
@@ -458,8 +474,9 @@ int npk__target_open_with_room(npk_target *t, unsigned how, uint64_t more)
         return err;
     if (__builtin_add_overflow(t->info.rows, more, &rows) ||
         __builtin_mul_overflow(rows, t->info.header.row_bytes, &bytes) || bytes > (uint64_t)INT64_MAX - NPK_MAX_HEADER)
-        return npk__fail(-EFBIG, "\"%s\": %" PRIu64 " rows and %" PRIu64 " more of %" PRIu64
-                         " bytes are more than a file can hold", t->name, t->info.rows, more, t->info.header.row_bytes);
+        return npk__fail(
+            -EFBIG, "\"%s\": %" PRIu64 " rows and %" PRIu64 " more of %" PRIu64 " bytes are more than a file can hold",
+            t->name, t->info.rows, more, t->info.header.row_bytes);
     int room = t->state == NPK_NO_ROOM ? 0 : has_room(t, rows);
     if (room != 0)
         return room < 0 ? room : 0;

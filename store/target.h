@@ -19,22 +19,23 @@
 
 typedef struct npk_target {
     npk_store *store;
-    const char *name;      /* the caller's, for sentences */
-    char *path;            /* with the suffix; owned */
-    const char *leaf;      /* in path */
+    const char *name; /* the caller's, for sentences */
+    char *path;       /* with the suffix; owned */
+    const char *leaf; /* in path */
     npk_dir dir;
     npk_lock lock;
-    int fd;                /* O_RDWR; -1: not open */
+    int fd; /* O_RDWR; -1: not open */
     npk_info info;
     npk_settle_state state;
     npk_file_id id;
-    npk_dirty entry;       /* in the dirty table, made before the first change */
-    bool was_entered;      /* the entry was there before this operation */
+    npk_dirty entry;  /* in the dirty table, made before the first change */
+    bool was_entered; /* the entry was there before this operation */
 } npk_target;
 
 #define NPK_TARGET_NONE ((npk_target){.dir = {.fd = -1, .opened = -1}, .lock = {.fd = -1}, .fd = -1})
 
-/* Resolve the name and lock it exclusively. The target is to be released in any case. -EROFS, -ENOENT (its group). */
+/* Resolve the name of an array and lock it exclusively. The target is to be released in any case. -EROFS, -ENOENT (its
+ * group; the array itself only if nothing in its directory was ever changed). */
 int npk__target_lock(npk_store *s, const char *name, npk_target *out);
 /* The same for several, in the order that keeps two callers from waiting for each other (P11). targets[i] is for
  * names[i]; a name may come twice. */
@@ -43,9 +44,9 @@ int npk__targets_lock(npk_store *s, const char *const *names, size_t count, npk_
 int npk__target_resolve(npk_store *s, const char *name, npk_target *out);
 
 enum npk_target_open {
-    NPK_TARGET_ALONE = 1,  /* -EBUSY while a lease finds a writer */
-    NPK_TARGET_TAIL = 2,   /* accept bytes beyond the rows (a part-row, foreign rows); else -EBUSY */
-    NPK_TARGET_ANY = 4,    /* any fixed-size array, whole or not: only that it is one */
+    NPK_TARGET_ALONE = 1, /* -EBUSY while a lease finds a writer */
+    NPK_TARGET_TAIL = 2,  /* accept bytes beyond the rows (a part-row, foreign rows); else -EBUSY */
+    NPK_TARGET_ANY = 4,   /* any fixed-size array, whole or not: only that it is one */
 };
 /* Open the locked array for writing, bring header and data to agree, and make its entry in the dirty table. What a dead
  * append left is taken back, a part-row of a dead writer set aside. -ENOENT, -ENOTSUP (no row array), -EINVAL

@@ -18,8 +18,8 @@
 #include "io.h"
 #include "path.h"
 
-#define BUFFER 16384   /* names of one directory read at a time */
-#define OPEN_LEVELS 32 /* descriptors held by one walk */
+#define BUFFER      16384 /* names of one directory read at a time */
+#define OPEN_LEVELS 32    /* descriptors held by one walk */
 
 struct entry { /* struct linux_dirent64 of the kernel's interface */
     uint64_t ino;
@@ -29,8 +29,8 @@ struct entry { /* struct linux_dirent64 of the kernel's interface */
     char name[];
 };
 
-struct names { /* where a walk is in one directory */
-    int fd;      /* -1: closed while the walk is far below */
+struct names {    /* where a walk is in one directory */
+    int fd;       /* -1: closed while the walk is far below */
     int64_t next; /* the kernel's cookie of the position to read from */
     size_t at, filled;
     char buffer[BUFFER] __attribute__((aligned(8)));
@@ -100,7 +100,7 @@ struct walk {
     struct level {
         struct names *names;
         size_t path_bytes; /* of the directory's own path */
-    } *levels;
+    } * levels;
     size_t depth, capacity;
     char path[NPK__PATH_BYTES];
 };

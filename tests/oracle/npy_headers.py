@@ -269,6 +269,9 @@ def test_dtypes(engine):
             # numpy 1.24 lacks the letters n and N
             if dtype is None and name.strip("<>=|") in ("n", "N", "ulong", "long"):
                 continue
+            # numpy 2.5 dropped the letter a; headers of older ones have it
+            if dtype is None and re.match(r"[<>=|]?a", name):
+                continue
             if dtype is None or descr != repr(dtype.str) or int(item) != dtype.itemsize:
                 failures.append((f"dtype {name!r}", b"", answer, repr(dtype)))
         elif dtype is not None and not (dtype.itemsize == 0 or dtype.hasobject or re.search(r"[,\s(]|^\d|^T", name)):

@@ -10,8 +10,29 @@
 #include "place.h"
 
 #define ROW_FLOATS 4
-#define ROW_BYTES (ROW_FLOATS * sizeof(float))
-#define MOST_ROWS 4096
+#define ROW_BYTES  (ROW_FLOATS * sizeof(float))
+#define MOST_ROWS  4096
+
+/* Most of these tests are about writers that a lease finds. Where leases prove nothing (overlayfs, as in a container)
+ * use memory, or skip: the exit status then, else 0. */
+static inline int arrays_find_place(void)
+{
+    for (int i = 0; i < 2; i++) {
+        place p = place_begin();
+        const char *why;
+        bool proven = npk_leases_prove(p.store, &why);
+        place_end(&p);
+        if (proven)
+            return 0;
+        if (i > 0 || getenv("NPK_TEST_DIR") || setenv("NPK_TEST_DIR", "/dev/shm", 1) != 0) {
+            printf("skipped: leases prove nothing here (%s); set NPK_TEST_DIR to a directory on ext4, xfs, btrfs or "
+                   "tmpfs\n",
+                   why);
+            return 77;
+        }
+    }
+    return 77;
+}
 
 /* Rows numbered from `first` on. The buffer is shared by all callers that ask for more than one; a single row stays for
  * a few more calls. */

@@ -309,6 +309,9 @@ static void test_temporary(void) /* F15 */
 
 int main(void)
 {
+    int skip = arrays_find_place();
+    if (skip)
+        return skip;
     RUN(test_nothing);
     RUN(test_plain);
     RUN(test_unfinished);

@@ -34,7 +34,9 @@ static void test_append(void)
     CHECK_EQ(npk_append(p.store, "g/x", arrays_rows(0, 1), UINT64_MAX / 4, &first), -EFBIG);
     CHECK_EQ(first, 7);
     CHECK_EQ(arrays_whole(&p, "g/x"), 25);
-    CHECK(!place_exists(&p, "absent/.npkfs"));
+    NEED(mkdirat(p.dir, "empty", 0755) == 0);
+    CHECK_EQ(npk_append(p.store, "empty/x", arrays_rows(0, 1), 1, NULL), -ENOENT);
+    CHECK(!place_exists(&p, "empty/.npkfs")); /* a wrong name changes nothing */
     place_end(&p);
 }
 
@@ -373,7 +375,8 @@ static void test_append_short(void)
         unit_note("%s", plan);
         int status = arrays_in_child(&p, plan, append_once, &a);
         uint64_t after = arrays_file_bytes(&p, "x.npy");
-        /* Where the cut fails, too, the next holder of the lock does it; if all rows were written by then, they count. */
+        /* Where the cut fails, too, the next holder of the lock does it; if all rows were written by then, they count.
+         */
         bool part = status == ENOSPC && after > before && after < before + 10 * ROW_BYTES;
         seen |= part;
         CHECK_EQ(npk_append(p.store, "x", NULL, 0, NULL), 0);
@@ -419,6 +422,9 @@ static void test_append_to_limit(void)
 
 int main(void)
 {
+    int skip = arrays_find_place();
+    if (skip)
+        return skip;
     RUN(test_append);
     RUN(test_append_digits);
     RUN(test_append_no_room);

@@ -10,9 +10,17 @@
 #include <time.h>
 
 #include "arrays.h"
+#include "lock.h"
 #include "unit.h"
 
-enum { THREADS = 4, PROCESSES = 3, APPENDS = 120, MOST_AT_ONCE = 7, PLAIN_ROWS = 1500, WRITERS = THREADS + PROCESSES + 1 };
+enum {
+    THREADS = 4,
+    PROCESSES = 3,
+    APPENDS = 120,
+    MOST_AT_ONCE = 7,
+    PLAIN_ROWS = 1500,
+    WRITERS = THREADS + PROCESSES + 1
+};
 
 struct row {
     int64_t writer, number;
@@ -251,6 +259,49 @@ static void test_killed_appenders(void)
     place_end(&p);
 }
 
+/* ---- several arrays at once ------------------------------------------------------------------------------------ */
+
+struct pair {
+    pthread_t id;
+    npk_store *store;
+    const char *first, *second;
+    int err;
+};
+
+static void *append_pairs(void *ctx)
+{
+    struct pair *w = ctx;
+    static const struct row row;
+    const npk_rows_in both[2] = {{w->first, &row, 1}, {w->second, &row, 1}};
+    for (int i = 0; i < 150 && w->err == 0; i++)
+        w->err = npk_append_many(w->store, both, 2);
+    return NULL;
+}
+
+/* In whatever order the names are given, nobody waits for who waits for him. */
+static void test_lock_order(void)
+{
+    place p = place_begin();
+    const uint64_t shape[2] = {0, 2};
+    const npk_array_in in[2] = {{.name = "a", .dtype = "i8", .shape = shape, .ndim = 2},
+                                {.name = "g/b", .dtype = "i8", .shape = shape, .ndim = 2}};
+    NEED(npk_save(p.store, in, 2) == 0);
+    struct pair pairs[THREADS];
+    npk__lock_wait_ms = 2000;
+    for (int i = 0; i < THREADS; i++) {
+        pairs[i] = (struct pair){.store = p.store, .first = i % 2 ? "a" : "g/b", .second = i % 2 ? "g/b" : "a"};
+        NEED(pthread_create(&pairs[i].id, NULL, append_pairs, &pairs[i]) == 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(pairs[i].id, NULL);
+        CHECK_EQ(pairs[i].err, 0);
+    }
+    npk__lock_wait_ms = 30000;
+    CHECK_EQ(place_rows_of(&p, "a.npy"), THREADS * 150);
+    CHECK_EQ(place_rows_of(&p, "g/b.npy"), THREADS * 150);
+    place_end(&p);
+}
+
 /* ---- names ----------------------------------------------------------------------------------------------------- */
 
 struct storm {
@@ -288,14 +339,30 @@ static void *storm(void *ctx)
         const npk_rows_in both[2] = {{a, data, 2}, {b, data, 1}};
         bool exists;
         switch (r / 4096 % 8) {
-        case 0: w->err = npk_save(w->store, &in, 1); break;
-        case 1: w->err = npk_rename(w->store, a, b); break;
-        case 2: w->err = npk_remove(w->store, a); break;
-        case 3: w->err = npk_append(w->store, a, data, 3, NULL); break;
-        case 4: w->err = npk_append_many(w->store, both, 2); break;
-        case 5: w->err = npk_list(w->store, "", NPK_LIST_PLAIN, ignore, NULL); break;
-        case 6: w->err = npk_exists(w->store, a, &exists); break;
-        default: w->err = npk_create(w->store, &in); break;
+        case 0:
+            w->err = npk_save(w->store, &in, 1);
+            break;
+        case 1:
+            w->err = npk_rename(w->store, a, b);
+            break;
+        case 2:
+            w->err = npk_remove(w->store, a);
+            break;
+        case 3:
+            w->err = npk_append(w->store, a, data, 3, NULL);
+            break;
+        case 4:
+            w->err = npk_append_many(w->store, both, 2);
+            break;
+        case 5:
+            w->err = npk_list(w->store, "", NPK_LIST_PLAIN, ignore, NULL);
+            break;
+        case 6:
+            w->err = npk_exists(w->store, a, &exists);
+            break;
+        default:
+            w->err = npk_create(w->store, &in);
+            break;
         }
         if (is_expected(w->err)) {
             w->done += w->err == 0;
@@ -331,6 +398,7 @@ int main(void)
 {
     RUN(test_appenders);
     RUN(test_killed_appenders);
+    RUN(test_lock_order);
     RUN(test_names);
     return UNIT_RESULT();
 }
