@@ -419,9 +419,11 @@ def fallocate_modes(t):
         for mode, at, length in ((0, 65536, 65536), (FALLOC_KEEP_SIZE, 1 << 20, 65536),
                                  (FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, 4096, 8192), (FALLOC_PUNCH_HOLE, 0, 4096),
                                  (FALLOC_ZERO, 16384, 100), (FALLOC_ZERO | FALLOC_KEEP_SIZE, 1 << 21, 4096),
-                                 (FALLOC_COLLAPSE, 0, 4096), (FALLOC_INSERT, 4096, 4096), (0, 0, 0), (0, -1, 10),
+                                 (0, 0, 0), (0, -1, 10),
                                  (0x8000, 0, 10)):
             out.append((mode, err(fallocate, fd, mode, at, length), os.fstat(fd).st_size, sha(get(t.p("f")))))
+        if not t.native:  # the kernel's FUSE code passes no other mode on
+            expect([err(fallocate, fd, m, 4096, 4096) for m in (FALLOC_COLLAPSE, FALLOC_INSERT)], ["EOPNOTSUPP"] * 2)
     with opened(t.p("f")) as fd:
         out.append(err(fallocate, fd, 0, 0, 10))
     os.posix_fallocate(os.open(t.p("g"), os.O_CREAT | os.O_WRONLY), 0, 10000)
@@ -564,6 +566,7 @@ def map_seen_by_other_process(t):
             n = mmap.mmap(other, 8192)
         hear()
         say(n[10:13])
+        hear()
         n[4100:4103] = b"xyz"
         say(b"done")
         hear()
@@ -571,6 +574,7 @@ def map_seen_by_other_process(t):
     m[10:13] = b"abc"
     say(b"go")
     expect(hear(), b"abc")
+    say(b"on")
     if hear() != b"done":
         raise AssertionError("no answer")
     expect(m[4100:4103], b"xyz")
@@ -1205,7 +1209,7 @@ def sticky_directory(t):
     as_user(lambda: put(t.p("tmp/mine"), b"x"))
     as_user(lambda: os.mkdir(t.p("tmp/dir")))
     out = [as_user(lambda: os.unlink(t.p("tmp/mine")), uid=OTHER), as_user(lambda: os.rename(t.p("tmp/mine"), t.p("tmp/x")), uid=OTHER),
-           as_user(lambda: os.rmdir(t.p("tmp/dir")), uid=OTHER), as_user(lambda: put(t.p("tmp/theirs")), uid=OTHER),
+           as_user(lambda: os.rmdir(t.p("tmp/dir")), uid=OTHER), as_user(lambda: put(t.p("tmp/theirs")) and None, uid=OTHER),
            as_user(lambda: os.rename(t.p("tmp/theirs"), t.p("tmp/mine")), uid=OTHER), as_user(lambda: os.unlink(t.p("tmp/mine"))),
            sorted(os.listdir(t.p("tmp")))]
     expect(out[:3], ["EPERM"] * 3)
@@ -1367,7 +1371,7 @@ def posix_acl_is_refused(t):
         return
     acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 6, 0xffffffff) for tag in (1, 4, 0x20))
     for name in ("system.posix_acl_access", "system.posix_acl_default"):
-        for target in (p, t.p("d")):
+        for target in (p, t.p("d"))[name.endswith("default"):]:  # natively too a file has no default one
             expect(err(os.setxattr, target, name, acl), "EOPNOTSUPP", "set " + name)
             expect(err(os.getxattr, target, name), "EOPNOTSUPP", "get " + name)
     expect([n for n in os.listxattr(p) if n.startswith("system.")], [])
@@ -1544,6 +1548,7 @@ def many_wait_and_the_rest_goes_on(t):
         pids = []
         for i in range(40):
             def waiter(say, hear, i=i):
+                os.close(fd)  # or the inherited description would keep the lock that is waited for
                 own = os.open(p, os.O_RDWR)
                 say(b"t")
                 (fcntl.flock if i % 2 else fcntl.lockf)(own, fcntl.LOCK_EX)
@@ -1673,7 +1678,8 @@ def deadlock_is_told_or_broken(t):
         own = os.open(p, os.O_RDWR)
         fcntl.lockf(own, fcntl.LOCK_EX, 1, 1)
         say(b"held")
-        fcntl.lockf(own, fcntl.LOCK_EX, 1, 0)
+        if err(fcntl.lockf, own, fcntl.LOCK_EX, 1, 0) not in (None, "EDEADLK"):
+            raise AssertionError("neither the lock nor EDEADLK")
     pid, hear, _ = spawn(child)
     expect(hear(), b"held")
 
@@ -1685,7 +1691,8 @@ def deadlock_is_told_or_broken(t):
     signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, 3)
     try:
-        expect(err(fcntl.lockf, fd, fcntl.LOCK_EX, 1, 1), "EDEADLK")
+        # Either of the two is told; the other then gets its lock.
+        expect(err(fcntl.lockf, fd, fcntl.LOCK_EX, 1, 1) in ("EDEADLK", None), True)
     except Alarm:
         pass
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -1941,7 +1948,10 @@ def fork_while_open(t):
 
 @test
 def close_range(t):
-    fds = [os.open(t.p("f%d" % i), os.O_CREAT | os.O_RDWR) for i in range(50)]
+    low = [os.open(t.p("f%d" % i), os.O_CREAT | os.O_RDWR) for i in range(50)]
+    fds = [fcntl.fcntl(fd, fcntl.F_DUPFD, 300) for fd in low]  # a range that nothing else has a descriptor in
+    for fd in low:
+        os.close(fd)
     for fd in fds:
         os.write(fd, b"x")
     os.closerange(fds[0], fds[-1] + 1)

@@ -33,7 +33,9 @@ def err(call, *args, **kw):
     try:
         call(*args, **kw)
     except OSError as e:
-        return errno.errorcode.get(e.errno, str(e.errno))
+        # Two names for one number each: the same one always.
+        return {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK"}.get(e.errno) or \
+            errno.errorcode.get(e.errno, str(e.errno))
     return None
 
 
