@@ -131,7 +131,7 @@ static int begin_writing(fs_state *fs, fs_open *o, const char *path)
         return 0;
     bool entered = false;
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
-    if (o->node->session && npk_session_find(fs->store, path, fd, &entered) == 0 && entered)
+    if (o->node->session && npk_session_ready(fs->store, path, fd, &entered) == 0 && entered)
         return 0; /* with no writer here, another process may have ended it meanwhile: only looking tells */
     o->node->session = false;
     loop_yield(fs);

@@ -255,6 +255,9 @@ npk_err npk_fd_stat(int fd, npk_info *out);
 npk_err npk_session_begin(npk_store *s, const char *path, int fd, bool *entered);
 /* Has this file (an inode of the directory of `path`) an entry? No wait; one open of the table at most. */
 npk_err npk_session_find(npk_store *s, const char *path, int fd, bool *entered);
+/* As npk_session_find, for a caller about to let a program write: *ready is false also when the entry still bears the mark
+ * of an append by a library user. If that one is dead, npk_session_begin finishes it, so that no new rows are taken for its. */
+npk_err npk_session_ready(npk_store *s, const char *path, int fd, bool *ready);
 /* Forget the entry, durably if it was there: before the file is rewritten from its start (O_TRUNC, a cut below the data). */
 npk_err npk_session_forget(npk_store *s, const char *path, int fd);
 /* End the session: if a lease (or, where leases prove nothing, the caller's word) says that nobody writes, sync the data

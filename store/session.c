@@ -86,6 +86,24 @@ int npk__session_begin_at(int dir_fd, const char *leaf, int fd, npk_dirty *out)
     return there;
 }
 
+/* A library user's append is under way or died: wait for its lock, and finish what a dead one left before others write. */
+static int finish_marked(npk_store *s, const char *path, int fd)
+{
+    npk_dir dir;
+    npk_lock lock;
+    const char *leaf;
+    int err = npk__dir_of(s->root_fd, path, &dir, &leaf);
+    if (err)
+        return err;
+    err = npk__lock_array(dir.fd, leaf, NPK_LOCK_EXCLUSIVE, &lock);
+    if (!err) {
+        err = npk__settle_mark_locked(dir.fd, leaf, fd);
+        npk__unlock(&lock);
+    }
+    npk__dir_release(&dir);
+    return err ? err : 1;
+}
+
 npk_err npk_session_begin(npk_store *s, const char *path, int fd, bool *entered)
 {
     npk_info info;
@@ -112,6 +130,8 @@ npk_err npk_session_begin(npk_store *s, const char *path, int fd, bool *entered)
     }
     there = there_for(there, &e, &info);
     npk_info_clear(&info);
+    if (there > 0 && e.marked)
+        there = finish_marked(s, path, fd);
     if (there < 0)
         return there;
     *entered = there > 0;
@@ -137,6 +157,17 @@ npk_err npk_session_find(npk_store *s, const char *path, int fd, bool *entered)
     if (there < 0)
         return there;
     *entered = there > 0;
+    return 0;
+}
+
+npk_err npk_session_ready(npk_store *s, const char *path, int fd, bool *ready)
+{
+    npk_file_id id;
+    npk_dirty e;
+    int there = find(s, path, fd, &id, &e);
+    if (there < 0)
+        return there;
+    *ready = there > 0 && !e.marked;
     return 0;
 }
 

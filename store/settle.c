@@ -448,6 +448,20 @@ static int settle_locked(struct settling *w)
     return err;
 }
 
+int npk__settle_mark_locked(int dir_fd, const char *leaf, int fd)
+{
+    struct settling w = {.dir_fd = dir_fd, .leaf = leaf, .fd = fd};
+    npk_file_id id;
+    int err = npk__fd_facts(fd, &w.info, &id);
+    if (err)
+        return fail(&w, err);
+    w.state = npk__settle_state(&w.info);
+    int there = find_entry(&w, &id);
+    err = there > 0 && w.entry.marked ? finish_append(&w) : there < 0 ? there : 0;
+    npk_info_clear(&w.info);
+    return err;
+}
+
 static void hand_over(struct settling *w, int err, npk_settle_state *state, npk_info *info)
 {
     if (!err && state)

@@ -19,6 +19,9 @@ npk_settle_state npk__settle_state(const npk_info *info);
 
 /* As npk_settle with the array's lock held exclusively. fd: any readable descriptor of the file. An append that died
  * (its mark is set) is taken back first. state and info may be NULL; *info must be cleared by the caller. */
+/* Finish a library append that died (its mark is set): take it back, or find that it is whole or was never begun. The
+ * array's lock is held exclusively, so whoever set the mark is dead. */
+int npk__settle_mark_locked(int dir_fd, const char *leaf, int fd);
 int npk__settle_locked(npk_store *s, int dir_fd, const char *leaf, int fd, unsigned flags, npk_settle_state *state,
                        npk_info *info);
 

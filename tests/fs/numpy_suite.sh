@@ -27,9 +27,12 @@ options=passthrough=on
 [ "$mode" = passthrough ] || options=passthrough=off
 "$npkfs" "$top/store" "$top/mnt" -o "$options" || { [ "$mode" = passthrough ] && echo "skipped: no passthrough here" && exit 77; exit 1; }
 mkdir "$top/mnt/tmp"
+# Left out: test_large_zip (needs gigabytes), and test_file_truncated, which cuts a byte off an array's file and wants it to
+# be unreadable; here a cut takes whole rows and the header follows, as npkfs(5) says.
+echo "not run: test_large_zip, test_file_truncated (see the script)"
 cd "$top"
 TMPDIR=$top/mnt/tmp "$python" -m pytest -q --basetemp="$top/mnt/base" -p no:cacheprovider \
-    -k 'not test_large_zip and not test_huge_header and not test_load_padded' \
+    -k 'not test_large_zip and not test_file_truncated' \
     --pyargs numpy.lib.tests.test_format numpy.lib.tests.test_io "$core.tests.test_memmap" >"$top/log" 2>&1 ||
     { grep -E '^(FAILED|ERROR)|Error' "$top/log" | head -n 30; tail -n 3 "$top/log"; exit 1; }
 tail -n 1 "$top/log"

@@ -356,6 +356,30 @@ static void test_append_that_died(void)
     torn_append(2 * PLACE_ROW, "another writer's rows, which it was told are written", 12, false);
 }
 
+/* A library append died before its first byte; then a mount's writer appends fewer rows that begin like its rows would
+ * have. What that writer was told is written must stay. */
+static void test_mark_of_the_dead_before_a_new_writer(void)
+{
+    uint64_t rows;
+    static const char zeros[4 * PLACE_ROW];
+    int fd = place_array(&p, "a.npy", 10, 10, 30);
+    npk_dirty e;
+    bool ready = true, entered = false;
+    CHECK(begin(fd));
+    CHECK_EQ(npk__session_begin_at(p.dir, "a.npy", fd, &e), 1);
+    CHECK_EQ(npk__dirty_mark(p.dir, &e, file_bytes(fd), sizeof(zeros), zeros), 0);
+    CHECK_EQ(npk_session_ready(p.store, "a.npy", fd, &ready), 0);
+    CHECK(!ready);
+    CHECK_EQ(npk_session_begin(p.store, "a.npy", fd, &entered), 0);
+    CHECK(entered);
+    CHECK_EQ(npk_session_ready(p.store, "a.npy", fd, &ready), 0);
+    CHECK(ready);
+    place_append(&p, "a.npy", zeros, PLACE_ROW);
+    settle(fd, &rows);
+    CHECK_EQ(rows, 11);
+    close(fd);
+}
+
 static void test_session_end(void)
 {
     uint64_t rows;
@@ -645,6 +669,7 @@ int main(void)
     RUN(test_busy_and_read_only);
     RUN(test_header_ahead_of_data_is_cut);
     RUN(test_append_that_died);
+    RUN(test_mark_of_the_dead_before_a_new_writer);
     RUN(test_session_end);
     RUN(test_tidy_keeps_what_recovery_needs);
     RUN(test_set_size);
