@@ -88,7 +88,7 @@ void nodes_free(fs_state *fs)
     for (size_t i = 0; i < t->name_slots; i++)
         for (fs_name *n = t->names[i], *after; n; n = after) {
             after = n->hash_next;
-            if (n->node->kind != NODE_STORE || n->node->dead) {
+            if (n->node->kind != NODE_STORE) {
                 /* Nodes outside the identity hash are reached by their names only; free at the last one. */
                 n->node->names = NULL;
                 if (n->node != t->root && n->node->pins != UINT32_MAX) {
@@ -104,6 +104,10 @@ void nodes_free(fs_state *fs)
             after = n->next;
             free(n);
         }
+    for (fs_node *n = t->dead, *after; n; n = after) {
+        after = n->next;
+        free(n);
+    }
     for (fs_node *n = t->strays, *after; n; n = after) {
         after = n->next;
         free(n);
@@ -225,6 +229,28 @@ static void unhash_node(struct fs_nodes *t, fs_node *n)
         }
 }
 
+static void drop_from_identity(struct fs_nodes *t, fs_node *n)
+{
+    if (n->dead)
+        return;
+    unhash_node(t, n);
+    n->dead = true;
+    n->next = t->dead;
+    if (n->next)
+        n->next->prev = n;
+    t->dead = n;
+}
+
+static void unlist_dead(struct fs_nodes *t, fs_node *n)
+{
+    if (n->prev)
+        n->prev->next = n->next;
+    else
+        t->dead = n->next;
+    if (n->next)
+        n->next->prev = n->prev;
+}
+
 static void release_if_unused(fs_state *fs, fs_node *n);
 
 static void unlink_name(fs_state *fs, fs_name *gone)
@@ -252,7 +278,9 @@ static void release_if_unused(fs_state *fs, fs_node *n)
     struct fs_nodes *t = fs->nodes;
     if (n->lookups || n->pins || n == t->root || n->open)
         return;
-    if (n->kind == NODE_STORE && !n->dead)
+    if (n->dead)
+        unlist_dead(t, n);
+    else if (n->kind == NODE_STORE)
         unhash_node(t, n);
     n->pins = 1; /* so that losing its names does not come back here */
     while (n->names)
@@ -304,14 +332,6 @@ static fs_node *new_node(fs_state *fs, fs_node_kind kind, mode_t type, uint64_t 
     n->birth_ns = birth_ns;
     atomic_fetch_add_explicit(&fs->stats.nodes_known, 1, memory_order_relaxed);
     return n;
-}
-
-static void drop_from_identity(struct fs_nodes *t, fs_node *n)
-{
-    if (n->dead)
-        return;
-    unhash_node(t, n);
-    n->dead = true;
 }
 
 static fs_node *find_identity(struct fs_nodes *t, const struct statx *stx)

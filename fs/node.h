@@ -42,7 +42,8 @@ struct fs_node {
     bool estale_told;          /* one ESTALE was answered to estale_pid and not followed by another open (P28) */
     pid_t estale_pid;
     fs_name *names;            /* newest first */
-    fs_node *next;             /* in the identity hash */
+    fs_node *next;             /* in the identity hash; of a dead node: in the list of the dead */
+    fs_node *prev;             /* there */
     struct fs_open *open;      /* while open, or lately closed; its fields have their own lock */
     struct fs_dir_fd *dir_fd;  /* a kept O_PATH descriptor: of a directory used lately, of a file that lost its last name */
     _Atomic bool session;      /* the store has an entry for it (npk_session_begin); outlives its open state */

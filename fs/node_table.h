@@ -16,6 +16,7 @@ struct fs_nodes {
     size_t node_slots, node_count, name_slots, name_count; /* slots: powers of two */
     uint64_t freed;             /* nodes freed since memory was last given back */
     uint32_t dev_major, dev_minor; /* the store's device; immutable */
+    fs_node *dead;              /* out of the identity hash, but the kernel has not forgotten them yet */
     fs_node *strays;            /* only while the table is freed */
     fs_dir_fds dirs;
 };

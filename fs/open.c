@@ -20,6 +20,7 @@
 
 static fs_open idle_list = {.idle_next = &idle_list, .idle_prev = &idle_list}; /* oldest first; under the table's lock */
 static size_t idle_count;
+static fs_open all_opens = {.all_next = &all_opens, .all_prev = &all_opens}; /* under the table's lock */
 
 int64_t fs_now_ms(void)
 {
@@ -47,6 +48,9 @@ fs_open *open_acquire(fs_state *fs, fs_node *n)
         o->node = n;
         o->rfd = o->wfd = -1;
         n->open = o;
+        o->all_prev = all_opens.all_prev;
+        o->all_next = &all_opens;
+        o->all_prev->all_next = o->all_next->all_prev = o;
         atomic_fetch_add_explicit(&fs->stats.nodes_open, 1, memory_order_relaxed);
     }
     if (o) {
@@ -75,6 +79,8 @@ fs_open *open_detach_if_idle(fs_state *fs, fs_node *n)
     if (!o || o->users)
         return NULL;
     unlist(o);
+    o->all_prev->all_next = o->all_next;
+    o->all_next->all_prev = o->all_prev;
     n->open = NULL;
     atomic_fetch_sub_explicit(&fs->stats.nodes_open, 1, memory_order_relaxed);
     return o;
@@ -98,6 +104,21 @@ void open_dispose(fs_state *fs, fs_open *o)
         close(o->wfd);
     pthread_mutex_destroy(&o->lock);
     free(o);
+}
+
+void open_free_all(fs_state *fs)
+{
+    while (all_opens.all_next != &all_opens) {
+        fs_open *o = all_opens.all_next;
+        o->users = 0;
+        open_detach_if_idle(fs, o->node);
+        while (o->handles) {
+            fs_handle *h = o->handles;
+            o->handles = h->next;
+            free(h);
+        }
+        open_dispose(fs, o);
+    }
 }
 
 void open_release(fs_state *fs, fs_open *o)

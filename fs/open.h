@@ -41,6 +41,8 @@ typedef struct fs_open {
     int64_t idle_since_ms;    /* when users fell to 0 */
     struct fs_open *idle_next, *idle_prev;
     bool idle_listed;
+    struct fs_open *all_next, *all_prev; /* every open state of the mount */
+    struct fs_handle *handles; /* protected by `lock` */
 } fs_open;
 
 typedef struct fs_handle {
@@ -49,6 +51,7 @@ typedef struct fs_handle {
     int flags;                /* of the open */
     bool reader, writer, creator, append, passthrough;
     bool has_flock, keep_pages;
+    struct fs_handle *next, *prev; /* of the same open state */
 } fs_handle;
 
 /* The node's open state, made if absent; the caller is one of its users. NULL: no memory. */
@@ -62,6 +65,9 @@ void open_dispose(fs_state *fs, fs_open *o);
 /* Let go of idle states: of one node, or all that have been idle for at least min_ms. Returns how many are still idle. */
 void open_drop_idle(fs_state *fs, fs_node *n);
 size_t open_drop_idle_older(fs_state *fs, int64_t min_ms);
+
+/* At the end of the mount: free what programs that outlive it never closed (a lazy unmount leaves such). */
+void open_free_all(fs_state *fs);
 
 /* o->lock is held: a descriptor for changing the file, for one operation; *close_it tells whether the caller must close
  * it. -errno. */

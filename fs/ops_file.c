@@ -326,6 +326,10 @@ static fs_handle *add_handle(fs_open *o, int flags, bool creator)
         .append = flags & O_APPEND,
         .creator = creator,
     };
+    h->next = o->handles;
+    if (h->next)
+        h->next->prev = h;
+    o->handles = h;
     o->writers += h->writer;
     o->readers += h->reader;
     o->creators += h->creator;
@@ -338,6 +342,12 @@ static void remove_handle(fs_state *fs, fs_handle *h)
     fs_open *o = h->open;
     bool quiet;
     open_lock(fs, o);
+    if (h->prev)
+        h->prev->next = h->next;
+    else
+        o->handles = h->next;
+    if (h->next)
+        h->next->prev = h->prev;
     o->writers -= h->writer;
     o->readers -= h->reader;
     o->creators -= h->creator;

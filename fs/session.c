@@ -204,6 +204,7 @@ void fs_session_end(fs_state *fs)
     notices_stop(fs);
     if (!fs->read_only)
         npk_dir_tidy(fs->store, "");
+    open_free_all(fs);
     fuse_session_destroy(fs->session);
     loop_free(fs);
     nodes_free(fs);
