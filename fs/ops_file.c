@@ -252,8 +252,11 @@ void settle(fs_state *fs, fs_open *o, unsigned flags)
             fs_note_failure(fs, path, npk_error());
         } else {
             o->no_room = state == NPK_NO_ROOM;
+            struct statx stx; /* counting the rows has moved the time */
+            bool agree = (state == NPK_SETTLED || state == NPK_PART_ROW) && store_statx(fs, fd, "", &stx) == 0 &&
+                         stx.stx_size == info.file_bytes;
             o->settled_bytes = info.file_bytes;
-            o->settled_mtime_us = state == NPK_SETTLED || state == NPK_PART_ROW ? info.mtime_us : -1;
+            o->settled_mtime_us = agree ? stamp_ns(&stx.stx_mtime) / 1000 : -1;
             if (fs->mode == FS_MODE_DAEMON)
                 notice_attributes(fs, o->node, info.header.data_offset);
         }

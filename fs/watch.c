@@ -98,27 +98,31 @@ static fs_node *dir_of_event(fs_state *fs, const struct inotify_event *e)
     return dir;
 }
 
+typedef enum verdict { STILL_TRUE, OTHER_ATTRIBUTES, OTHER_FILE } verdict;
+
 /* What the kernel was told of the child under this name: is it still so? */
-static bool still_true(fs_state *fs, fs_node *dir, const char *name, fs_node *child, uint32_t mask)
+static verdict look(fs_state *fs, fs_node *dir, const char *name, fs_node *child, uint32_t mask)
 {
     pthread_mutex_lock(&fs->nodes->lock);
     bool open = child->open != NULL; /* ours: the kernel keeps its attributes itself */
     pthread_mutex_unlock(&fs->nodes->lock);
     fs_dir_fd *fd;
     if (open && mask & IN_CLOSE_WRITE)
-        return true;
+        return STILL_TRUE;
     if (dir_fd_get(fs, dir, &fd))
-        return false;
+        return OTHER_FILE;
     struct statx stx;
     int err = store_statx(fs, dir_fd_number(fd), name, &stx);
     dir_fd_put(fs, fd);
     if (err || stx.stx_ino != child->ino)
-        return false;
+        return OTHER_FILE;
+    if (open || !(mask & IN_CLOSE_WRITE))
+        return STILL_TRUE; /* a name that came leads where the kernel knows it to lead: we made it ourselves */
     pthread_mutex_lock(&fs->nodes->lock);
-    bool same = open || (child->shown_size == stx.stx_size &&
-                         child->shown_mtime_ns == stx.stx_mtime.tv_sec * 1000000000ll + stx.stx_mtime.tv_nsec);
+    bool same = child->shown_size == stx.stx_size &&
+                child->shown_mtime_ns == stx.stx_mtime.tv_sec * 1000000000ll + stx.stx_mtime.tv_nsec;
     pthread_mutex_unlock(&fs->nodes->lock);
-    return same;
+    return same ? STILL_TRUE : OTHER_ATTRIBUTES;
 }
 
 static void handle_event(fs_state *fs, const struct inotify_event *e)
@@ -130,11 +134,11 @@ static void handle_event(fs_state *fs, const struct inotify_event *e)
         return;
     fs_node *child = node_find(fs, dir, e->name);
     if (child) {
-        if (!still_true(fs, dir, e->name, child, e->mask)) {
-            if (e->mask & IN_CLOSE_WRITE)
-                notice_attributes(fs, child, 0);
-            else
-                notice_entry_now(fs, dir, e->name);
+        verdict v = look(fs, dir, e->name, child, e->mask);
+        if (v == OTHER_ATTRIBUTES)
+            notice_attributes(fs, child, 0);
+        if (v == OTHER_FILE) {
+            notice_entry_now(fs, dir, e->name);
             open_drop_idle(fs, child); /* a kept registration would hold the space of a file that is gone */
         }
         node_unpin(fs, child);
