@@ -251,7 +251,6 @@ static void unlist_dead(struct fs_nodes *t, fs_node *n)
         n->next->prev = n->prev;
 }
 
-static void release_if_unused(fs_state *fs, fs_node *n);
 
 static void unlink_name(fs_state *fs, fs_name *gone)
 {
@@ -270,10 +269,10 @@ static void unlink_name(fs_state *fs, fs_name *gone)
     fs_node *parent = gone->parent;
     free(gone);
     parent->pins--;
-    release_if_unused(fs, parent);
+    node_release_if_unused(fs, parent);
 }
 
-static void release_if_unused(fs_state *fs, fs_node *n)
+void node_release_if_unused(fs_state *fs, fs_node *n)
 {
     struct fs_nodes *t = fs->nodes;
     if (n->lookups || n->pins || n == t->root || n->open)
@@ -308,7 +307,7 @@ static bool add_name(fs_state *fs, fs_node *node, fs_node *parent, const char *t
         was->pins++;
         unlink_name(fs, old);
         was->pins--;
-        release_if_unused(fs, was);
+        node_release_if_unused(fs, was);
     }
     *n = (fs_name){.node = node, .parent = parent, .next = node->names, .hash = name_hash(parent, text)};
     memcpy(n->text, text, bytes);
@@ -369,7 +368,7 @@ static fs_node *bind(fs_state *fs, fs_node *parent, const char *name, const stru
         n->shown_mtime_ns = stx->stx_mtime.tv_sec * 1000000000ll + stx->stx_mtime.tv_nsec;
         if (parent && !add_name(fs, n, parent, name)) {
             n->lookups--;
-            release_if_unused(fs, n);
+            node_release_if_unused(fs, n);
             n = NULL;
         }
     }
@@ -434,7 +433,7 @@ void node_unpin(fs_state *fs, fs_node *n)
 {
     pthread_mutex_lock(&fs->nodes->lock);
     n->pins--;
-    release_if_unused(fs, n);
+    node_release_if_unused(fs, n);
     pthread_mutex_unlock(&fs->nodes->lock);
 }
 
@@ -447,7 +446,7 @@ void node_forget(fs_state *fs, fs_node *n, uint64_t count)
     n->lookups = n->lookups > count ? n->lookups - count : 0;
     if (n->lookups == 0 && n->open)
         idle = open_detach_if_idle(fs, n);
-    release_if_unused(fs, n);
+    node_release_if_unused(fs, n);
     pthread_mutex_unlock(&fs->nodes->lock);
     if (idle)
         open_dispose(fs, idle);
@@ -462,7 +461,7 @@ void node_unname(fs_state *fs, fs_node *parent, const char *name)
         node->pins++;
         unlink_name(fs, n);
         node->pins--;
-        release_if_unused(fs, node);
+        node_release_if_unused(fs, node);
     }
     pthread_mutex_unlock(&fs->nodes->lock);
 }
@@ -487,7 +486,7 @@ void node_rename(fs_state *fs, fs_node *from, const char *name, fs_node *to, con
         covered->pins++;
         unlink_name(fs, b);
         covered->pins--;
-        release_if_unused(fs, covered);
+        node_release_if_unused(fs, covered);
     }
     if (moved)
         add_name(fs, moved, to, new_name);
@@ -497,7 +496,7 @@ void node_rename(fs_state *fs, fs_node *from, const char *name, fs_node *to, con
     for (size_t i = 0; i < 4; i++)
         if (held[i]) {
             held[i]->pins--;
-            release_if_unused(fs, held[i]);
+            node_release_if_unused(fs, held[i]);
         }
     pthread_mutex_unlock(&t->lock);
 }

@@ -21,4 +21,7 @@ struct fs_nodes {
     fs_dir_fds dirs;
 };
 
+/* The lock is held: free the node if neither the kernel nor the daemon holds it any more. */
+void node_release_if_unused(fs_state *fs, fs_node *n);
+
 #endif

@@ -139,6 +139,7 @@ void open_release(fs_state *fs, fs_open *o)
                 gone = open_detach_if_idle(fs, idle_list.idle_next->node);
         } else {
             gone = open_detach_if_idle(fs, n);
+            node_release_if_unused(fs, n); /* the kernel may have forgotten it while this was at work */
         }
     }
     pthread_mutex_unlock(&fs->nodes->lock);

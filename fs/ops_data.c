@@ -82,6 +82,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     open_lock(fs, o);
     const uint8_t *map = mapping(o, (uint64_t)offset + size);
     o->reading += map != NULL;
+    if (map)
+        open_borrow(fs, n); /* once the reply is out the handle may be released at any time */
     bool touched = (size_t)offset + size <= o->map_touched;
     if (map && !touched && (size_t)offset <= o->map_touched)
         o->map_touched = (size_t)offset + size;
@@ -100,6 +102,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     open_lock(fs, o);
     o->reading--;
     pthread_mutex_unlock(&o->lock);
+    open_release(fs, o);
 }
 
 /* A page written back from a mapping covers more than what was stored: keep it off the header and within the rows that

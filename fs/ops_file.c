@@ -275,11 +275,19 @@ static int make_room(fs_state *fs, fs_open *o)
     int err = path ? node_place(fs, o->node, &parent, leaf) : -ESTALE;
     if (!err) {
         loop_yield(fs);
+        open_lock(fs, o);
+        if (o->wfd >= 0 && o->rfd >= 0 && o->writers == 0) { /* our own descriptor would pass for a writer */
+            close(o->wfd);
+            o->wfd = -1;
+        }
         err = npk_make_room(fs->store, path);
         if (!err) {
             o->no_room = false;
             o->swapped = true;
             o->node->session = false;
+        }
+        pthread_mutex_unlock(&o->lock);
+        if (!err) {
             node_unname(fs, parent, leaf);
             COUNT(swaps);
             notice_entry_now(fs, parent, leaf);
@@ -454,10 +462,14 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         bool lagging = !err && o->no_room && o->writers == 0 && path;
         bool pending = !err && o->node->session && !(fi->flags & O_TRUNC);
         if (lagging || pending) {
+            unsigned recover = o->writers ? 0 : NPK_SETTLE_CUT;
             pthread_mutex_unlock(&o->lock);
             if (pending)
-                settle(fs, o, NPK_SETTLE_CUT * !o->writers);
-            if (o->no_room && o->writers == 0 && make_room(fs, o) == 0) {
+                settle(fs, o, recover);
+            open_lock(fs, o);
+            bool longer = o->no_room && o->writers == 0;
+            pthread_mutex_unlock(&o->lock);
+            if (longer && make_room(fs, o) == 0) {
                 node_may_tell_stale(fs, n, fuse_req_ctx(req)->pid);
                 err = -ESTALE;
             }
