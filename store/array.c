@@ -222,7 +222,7 @@ static int gather_by_calls(const npk_array *a, const int64_t *indices, size_t co
 
 static int gather_by_map(npk_array *a, const int64_t *indices, size_t count, void *out)
 {
-    uint8_t *data;
+    uint8_t *data = NULL;
     struct stat st;
     int err = map_data(a, &data);
     if (err)

@@ -319,6 +319,8 @@ def become_user_with_fuse(argv):
         raise Skip("no %s" % ", ".join(need))
     if not os.path.exists("/dev/fuse"):
         raise Skip("/dev/fuse: there is none")
+    if not os.path.exists("/etc/mtab"):
+        raise Skip("no /etc/mtab, which fusermount3 reads before it unmounts for a user")
     for path in (NPKFS, NPK, HERE):
         probe = subprocess.run(["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "test", "-x", path])
         if probe.returncode != 0:
