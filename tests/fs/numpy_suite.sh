@@ -20,12 +20,14 @@ mkdir "$top/store" "$top/mnt"
 leave() {
     cd /
     umount "$top/mnt" 2>/dev/null || fusermount3 -u "$top/mnt" 2>/dev/null || true
+    [ -z "${daemon-}" ] || timeout 20 tail --pid="$daemon" -f /dev/null || true # it tidies the store after the unmount
     rm -rf --one-file-system "$top"
 }
 trap leave EXIT
 options=passthrough=on
 [ "$mode" = passthrough ] || options=passthrough=off
 "$npkfs" "$top/store" "$top/mnt" -o "$options" || { [ "$mode" = passthrough ] && echo "skipped: no passthrough here" && exit 77; exit 1; }
+daemon=$(sed -n 's#^fd\t/proc/\([0-9]*\)/.*#\1#p' "$top/mnt/.npk/store")
 mkdir "$top/mnt/tmp"
 # Left out: test_large_zip (needs gigabytes), and test_file_truncated, which cuts a byte off an array's file and wants it to
 # be unreadable; here a cut takes whole rows and the header follows, as npkfs(5) says.

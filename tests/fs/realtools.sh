@@ -21,6 +21,7 @@ mkdir "$store" "$mnt"
 leave() {
     cd /
     umount "$mnt" 2>/dev/null || fusermount3 -u "$mnt" 2>/dev/null || true
+    [ -z "${daemon-}" ] || timeout 20 tail --pid="$daemon" -f /dev/null || true # it tidies the store after the unmount
     rm -rf --one-file-system "$top"
 }
 trap leave EXIT
@@ -28,6 +29,7 @@ options=passthrough=on
 [ "$mode" = passthrough ] || options=passthrough=off
 "$npkfs" "$store" "$mnt" -o "$options" || { [ "$mode" = passthrough ] && echo "skipped: no passthrough here" && exit 77; exit 1; }
 
+daemon=$(sed -n 's#^fd\t/proc/\([0-9]*\)/.*#\1#p' "$mnt/.npk/store")
 step() { printf 'ok    %s\n' "$*"; }
 fail() { printf 'FAIL  %s\n' "$*"; exit 1; }
 is() { [ "$1" = "$2" ] || fail "$3: \"$1\" instead of \"$2\""; } # GOT WANT WHAT
