@@ -278,3 +278,62 @@ npk_err npk_stream(npk_array *a, uint64_t batch_rows, npk_batch_visit *visit, vo
     free(buffer);
     return err;
 }
+
+/* ---- the mapping, for kernels ---------------------------------------------------------------------------------- */
+
+static int map_rows(npk_array *a, const uint8_t **out)
+{
+    uint8_t *at = NULL;
+    int err = check_rows(a);
+    if (!err && a->info.header.data_bytes > 0)
+        err = map_data(a, &at);
+    *out = at;
+    return err;
+}
+
+npk_err npk_array_runs(npk_array *a, uint64_t first, uint64_t count, uint64_t max_rows_per_visit, npk_run_visit *visit,
+                       void *ctx)
+{
+    const uint8_t *data;
+    int err = map_rows(a, &data);
+    if (err)
+        return err;
+    if (first > a->info.rows || count > a->info.rows - first)
+        return npk__fail(-ERANGE,
+                         "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
+                         a->name, count, first, a->info.rows);
+    for (uint64_t done = 0, n; done < count && !err; done += n) {
+        n = max_rows_per_visit && count - done > max_rows_per_visit ? max_rows_per_visit : count - done;
+        err = visit(ctx, first + done, n, data ? data + (first + done) * a->info.header.row_bytes : NULL);
+    }
+    return err;
+}
+
+npk_err npk_array_physical_map(npk_array *a, const void **data, uint64_t *rows)
+{
+    const uint8_t *at;
+    int err = map_rows(a, &at);
+    if (err)
+        return err;
+    *data = at;
+    *rows = a->info.physical_rows;
+    return 0;
+}
+
+const uint64_t *npk_array_live_words(npk_array *a, uint64_t first_physical, uint64_t *rows_covered)
+{
+    (void)a;
+    (void)first_physical;
+    *rows_covered = 0;
+    return NULL;
+}
+
+uint64_t npk_array_logical(npk_array *a, uint64_t physical)
+{
+    return physical < a->info.physical_rows ? physical : UINT64_MAX;
+}
+
+uint64_t npk_array_physical(npk_array *a, uint64_t logical)
+{
+    return logical < a->info.rows ? logical : UINT64_MAX;
+}

@@ -133,8 +133,9 @@ npk_err npk_locate(const char *path, char **store_dir, char **name);
 
 typedef struct npk_info {
     npk_header header;
-    uint64_t rows;        /* as shown: shape[0] of the header */
-    uint64_t live, deleted; /* rows - deleted = live (0 deleted until rows can be deleted) */
+    uint64_t rows;        /* as shown: those that are not deleted; also header.shape[0] */
+    uint64_t live, deleted; /* live = rows; deleted: marked, still in the file */
+    uint64_t physical_rows; /* rows of the data file: live + deleted; also what its header counts */
     uint64_t file_bytes;  /* st_size */
     uint64_t tail_bytes;  /* bytes beyond the rows counted: a part-row, or what was not adopted */
     int64_t mtime_us;     /* microseconds since the epoch */
@@ -179,8 +180,9 @@ typedef struct npk_array npk_array;
 npk_err npk_array_open(npk_store *s, const char *name, npk_array **out);
 void npk_array_close(npk_array **a);
 const npk_info *npk_array_info(const npk_array *a);
-/* Map the data (read-only, shared), lazily. Owned by the array. A file cut by somebody else raises SIGBUS on access, as
- * any mapping does: use npk_read_* where that may happen. *data is NULL for an array of 0 bytes. */
+/* Map the data (read-only, shared), lazily. Owned by the array. A file cut by somebody else raises SIGBUS on access,
+ * as any mapping does: use npk_read_* where that may happen. *data is NULL for an array of 0 bytes. Of an array with
+ * deleted rows this is a copy of the shown rows in memory, made on the first call: npk_array_runs needs none. */
 npk_err npk_array_map(npk_array *a, const void **data, uint64_t *bytes);
 /* Rows [start, start + count) into out (count * row_bytes). -ERANGE: outside; -EIO: the file was cut meanwhile. */
 npk_err npk_read_range(npk_array *a, uint64_t start, uint64_t count, void *out);
@@ -192,6 +194,22 @@ npk_err npk_read_all(npk_array *a, void *out);
  * result ends the stream and is returned. -EINVAL: batch_rows 0. */
 typedef int npk_batch_visit(void *ctx, uint64_t first_row, uint64_t row_count, const void *rows);
 npk_err npk_stream(npk_array *a, uint64_t batch_rows, npk_batch_visit *visit, void *ctx);
+
+/* Shown rows as runs over the mapped data, without a copy: visit(ctx, first logical row, how many, where they are), at
+ * most max_rows_per_visit (0: any number) at once. A cut of the file raises SIGBUS as in npk_array_map. */
+typedef int npk_run_visit(void *ctx, uint64_t first_row, uint64_t row_count, const void *rows);
+npk_err npk_array_runs(npk_array *a, uint64_t first, uint64_t count, uint64_t max_rows_per_visit, npk_run_visit *visit,
+                       void *ctx);
+/* The mapped data file's rows from physical row 0 on, deleted ones among them: for kernels that skip by the words
+ * below. *rows: how many. Owned by the array. */
+npk_err npk_array_physical_map(npk_array *a, const void **data, uint64_t *rows);
+/* One bit per physical row from first_physical (a multiple of 64) on, 1 = live, lowest bit first; *rows_covered tells
+ * how many rows the words at the result speak of (the last word's spare bits are 0). NULL when the array is clean, or
+ * behind the last row (*rows_covered is 0 then). Owned by the array. */
+const uint64_t *npk_array_live_words(npk_array *a, uint64_t first_physical, uint64_t *rows_covered);
+/* Between the two numberings; UINT64_MAX for a row that is deleted or outside. */
+uint64_t npk_array_logical(npk_array *a, uint64_t physical);
+uint64_t npk_array_physical(npk_array *a, uint64_t logical);
 
 /* ---- changes -------------------------------------------------------------------------------------------------- */
 
@@ -222,6 +240,105 @@ npk_err npk_remove(npk_store *s, const char *name);
 npk_err npk_reset(npk_store *s);
 /* All that returned before is durable afterwards: data, headers, sidecars and directories. name NULL: the whole store. */
 npk_err npk_sync(npk_store *s, const char *name);
+
+/* ---- which rows ------------------------------------------------------------------------------------------------- */
+
+/* A choice of rows of an array, in order; duplicates are possible. Rows are logical (as shown), all of them inside the
+ * array that the choice was made for. Zero-initialised is empty. Pure: no I/O, nothing global; one thread at a time. */
+typedef struct npk_run {
+    uint64_t start, count; /* rows start, start + step, ...; count of them */
+    int64_t step;          /* not 0; may be negative */
+} npk_run;
+typedef struct npk_rows {
+    npk_run *runs; /* owned */
+    size_t run_count, run_capacity;
+    uint64_t row_count; /* rows meant, over all runs */
+} npk_rows;
+
+/* Add what text[0..bytes) means for an array of `rows` rows, as Python does: "5", "-1", "0,3,-1", "100:200", "::10".
+ * -EINVAL: no such expression; -ERANGE: a single index outside (slices are clamped). *out then is what it was. */
+npk_err npk_rows_parse(const char *text, size_t bytes, uint64_t rows, npk_rows *out);
+/* The same for the bytes of a .npy file: integers of any size, or a bool mask with one element per row. */
+npk_err npk_rows_parse_npy(const void *file, size_t bytes, uint64_t rows, npk_rows *out);
+/* The same for a list; negative indices count from the end. */
+npk_err npk_rows_from_indices(const int64_t *indices, size_t count, uint64_t rows, npk_rows *out);
+void npk_rows_clear(npk_rows *r);
+
+/* Where a walk over a choice stands; zero-initialised is its begin. */
+typedef struct npk_rows_cursor {
+    size_t run;
+    uint64_t done; /* of that run */
+} npk_rows_cursor;
+/* The next rows of the walk, at most max of them. Returns how many; 0 at the end. */
+size_t npk_rows_take(const npk_rows *r, npk_rows_cursor *cursor, int64_t *out, size_t max);
+/* The next rows of the walk that follow each other without a gap, at most max: their first row and how many; 0 at the
+ * end. A run of another step is given row by row. */
+uint64_t npk_rows_take_range(const npk_rows *r, npk_rows_cursor *cursor, uint64_t max, uint64_t *first);
+
+/* ---- deleted rows ----------------------------------------------------------------------------------------------- */
+
+#define NPK_ANY_GENERATION UINT64_MAX
+
+/* Mark rows as deleted: they are no longer shown, and stay in the file until npk_compact. Duplicates are harmless.
+ * Whole or not at all, also under kill -9. O(rows given). `generation`: NPK_ANY_GENERATION, or what npk_view_shows
+ * told when the rows were numbered. *dropped (may be NULL): how many were shown before. -ERANGE (a row outside;
+ * nothing is applied), -ESTALE (the generation has moved), -EMLINK (several hard links), -ENOTSUP (no row array),
+ * -EUCLEAN (which rows are deleted is in doubt: npk check --keep or --set-aside). */
+npk_err npk_drop_rows(npk_store *s, const char *name, const npk_rows *rows, uint64_t generation, uint64_t *dropped);
+typedef struct npk_range {
+    uint64_t start, stop; /* start <= row < stop */
+} npk_range;
+/* Show deleted rows again. `physical`: rows of the data file, as npk_deleted_ranges gives them; NULL: all. Rows that
+ * are not deleted are left as they are. *restored (may be NULL): how many came back. -ERANGE and the rest as above. */
+npk_err npk_restore_rows(npk_store *s, const char *name, const npk_range *physical, size_t count, uint64_t generation,
+                         uint64_t *restored);
+/* The deleted rows as ascending ranges of the data file's rows. visit's non-zero result ends it and is returned. */
+typedef int npk_range_visit(void *ctx, uint64_t start, uint64_t stop);
+npk_err npk_deleted_ranges(npk_store *s, const char *name, npk_range_visit *visit, void *ctx);
+
+/* Called now and then by what takes long; non-zero cancels (-ECANCELED, nothing done). */
+typedef int npk_progress(void *ctx, uint64_t done_bytes, uint64_t all_bytes);
+enum npk_compact_flags {
+    NPK_COMPACT_FORCE = 1, /* where leases prove nothing: the caller knows that nobody writes */
+};
+/* Write the shown rows to a new file, which takes the name; deleted rows are gone then. Durable when it returns. An
+ * array without deleted rows is left alone. progress may be NULL. -EBUSY: somebody has it open or mapped for
+ * writing; -EMLINK. */
+npk_err npk_compact(npk_store *s, const char *name, unsigned flags, npk_progress *progress, void *ctx);
+/* Share of deleted rows in percent at which whoever watches the store (the mount) compacts the array; 0: never. */
+npk_err npk_compact_policy(npk_store *s, const char *name, unsigned *percent);
+npk_err npk_compact_policy_set(npk_store *s, const char *name, unsigned percent);
+
+/* A new array with the shown rows of another; data shared where the filesystem can. Names do not come along.
+ * -EEXIST. */
+npk_err npk_clone(npk_store *s, const char *from, const char *to);
+/* Another dtype for the same values, converted as numpy's astype does; the new file takes the name. Only among the 14
+ * dtypes (-ENOTSUP). -EBUSY: somebody has it open or mapped for writing; -EMLINK. */
+npk_err npk_cast(npk_store *s, const char *name, const char *dtype);
+
+/* The values of an array's shown rows, in one pass. */
+typedef struct npk_summary {
+    npk_dtype dtype;
+    uint64_t count, nans, zeros; /* elements; NaNs are counted, and left out of the rest */
+    bool exact;                  /* an integer or bool dtype: its min and max are in the members of its kind, too */
+    int64_t min_int, max_int;
+    uint64_t min_uint, max_uint;
+    double min, max, mean, std;  /* NaN where there is no element, or the dtype has no order (complex: min, max) */
+} npk_summary;
+/* -ENOTSUP: not one of the 14 dtypes. */
+npk_err npk_summarize(npk_store *s, const char *name, npk_summary *out, npk_progress *progress, void *ctx);
+
+/* Named ranges of rows: kept as rows of the data file, shown as logical ones, so that they mean the same rows after
+ * rows were deleted, restored or compacted (P18). A name has 1 to 255 bytes, no '/', control character or leading
+ * '.', and is no index expression. */
+typedef int npk_name_visit(void *ctx, const char *range_name, uint64_t start, uint64_t stop);
+npk_err npk_names(npk_store *s, const char *name, npk_name_visit *visit, void *ctx);
+/* Name rows start <= row < stop, logical at this moment; a name that is there is moved. -ERANGE, -EINVAL, -EMLINK. */
+npk_err npk_name_set(npk_store *s, const char *name, const char *range_name, uint64_t start, uint64_t stop);
+npk_err npk_name_remove(npk_store *s, const char *name, const char *range_name); /* -ENOENT */
+/* npk_append and a name for the new rows, both or none. -EEXIST: the name is there. */
+npk_err npk_append_named(npk_store *s, const char *name, const char *range_name, const void *rows, uint64_t count,
+                         uint64_t *first);
 
 /* ---- check ---------------------------------------------------------------------------------------------------- */
 
@@ -294,6 +411,28 @@ npk_err npk_replace_empty(npk_store *s, const char *path, int fd);
 npk_err npk_dir_clear(npk_store *s, const char *dir_path);
 /* Tidy up at the end of a mount: remove sidecar folders that hold nothing. Best effort. */
 void npk_dir_tidy(npk_store *s, const char *dir_path);
+
+/* An open view: the numbering of an array with deleted rows as it was when opened (P22), for whoever serves its bytes.
+ * Immutable; any number of threads. */
+typedef struct npk_view npk_view;
+/* The view of this open file (P6). *out = NULL: a clean array or a plain file, show the file itself. -EUCLEAN: in doubt
+ * (P10). Never waits, never writes. */
+npk_err npk_view_open(npk_store *s, const char *path, int fd, npk_view **out);
+void npk_view_close(npk_view **v);
+uint64_t npk_view_bytes(const npk_view *v);      /* size of the file as shown: header + live rows + part-row */
+uint64_t npk_view_generation(const npk_view *v); /* moves with every drop, restore and compaction */
+uint64_t npk_view_rows(const npk_view *v);
+/* The same facts for stat: cheap, kept by log size and inode. A file that is no view: its own size and generation 0. */
+npk_err npk_view_shows(npk_store *s, const char *path, int fd, uint64_t *bytes, uint64_t *generation);
+/* Bytes [offset, offset + bytes) of the file as shown; fd is the data file. Short at the end. Negative errno. */
+ssize_t npk_view_read(const npk_view *v, int fd, uint64_t offset, void *out, size_t bytes);
+/* Overwrite shown bytes at the physical rows behind them; header bytes are skipped, not changed (P22). Returns how many
+ * bytes are done, short at the end of the last row. `fd` may write. */
+ssize_t npk_view_write(const npk_view *v, int fd, uint64_t offset, const void *bytes, size_t count);
+/* Truncate a view to shown_bytes: rows behind the new end are cut or marked so that exactly the first rows stay; more
+ * bytes than shown extend the file by zeros. fd as in npk_settle. Appends go to the end of the data file (O_APPEND) and
+ * need no view. */
+npk_err npk_view_set_size(npk_store *s, const char *path, int fd, const npk_view *v, uint64_t shown_bytes);
 
 /* Open what is at `path` beneath the store: openat2 with RESOLVE_BENEATH | NO_MAGICLINKS | NO_SYMLINKS | NO_XDEV.
  * Returns a descriptor or a negative errno. "" and "." are the root. */

@@ -35,7 +35,7 @@ void npk_info_clear(npk_info *i)
 static int make_plain(npk_info *info, const char *why)
 {
     memset(&info->header, 0, sizeof(info->header));
-    info->rows = info->live = info->deleted = info->tail_bytes = 0;
+    info->rows = info->live = info->deleted = info->physical_rows = info->tail_bytes = 0;
     info->reason = strdup(why);
     return info->reason ? 0 : -ENOMEM;
 }
@@ -101,7 +101,7 @@ static int look_once(int fd, struct look *l)
     err = read_header(fd, l->head, l->head_bytes, out);
     if (err || out->reason)
         return err;
-    out->rows = out->live = out->header.ndim > 0 ? out->header.shape[0] : 0;
+    out->rows = out->live = out->physical_rows = out->header.ndim > 0 ? out->header.shape[0] : 0;
     if (npk_header_is_array(&out->header) && out->file_bytes > data_end(out))
         out->tail_bytes = out->file_bytes - data_end(out);
     return 0;
@@ -348,7 +348,7 @@ static int change_rows(struct settling *w, uint64_t rows)
         w->state = NPK_NO_ROOM;
         return 0;
     }
-    w->info.rows = w->info.live = rows;
+    w->info.rows = w->info.live = w->info.physical_rows = rows;
     w->info.tail_bytes = w->info.file_bytes - data_end(&w->info);
     w->state = npk__settle_state(&w->info);
     return 0;
@@ -407,7 +407,7 @@ static int adopt_quickly(struct settling *w, int rw_fd, uint64_t size)
     if (err)
         return fail(w, err);
     set_rows(h, rows, &plan);
-    w->info.rows = w->info.live = rows;
+    w->info.rows = w->info.live = w->info.physical_rows = rows;
     w->info.tail_bytes = size - data_end(&w->info);
     w->state = npk__settle_state(&w->info);
     return 1;

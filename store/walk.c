@@ -67,7 +67,7 @@ static int next_name(struct names *n, struct entry **out)
     }
 }
 
-int npk__each_name(int dir_fd, npk_name_visit *visit, void *ctx)
+int npk__each_name(int dir_fd, npk_leaf_visit *visit, void *ctx)
 {
     struct names *n = malloc(sizeof(*n));
     if (!n)

@@ -25,7 +25,7 @@ typedef struct npk_walk_ops {
 int npk__walk(int root_fd, const char *group, bool flat, const npk_walk_ops *ops, void *ctx);
 
 /* Visit the names in one readable directory other than "." and ".."; type may be DT_UNKNOWN. */
-typedef int npk_name_visit(void *ctx, const char *name, unsigned char type);
-int npk__each_name(int dir_fd, npk_name_visit *visit, void *ctx);
+typedef int npk_leaf_visit(void *ctx, const char *name, unsigned char type);
+int npk__each_name(int dir_fd, npk_leaf_visit *visit, void *ctx);
 
 #endif

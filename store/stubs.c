@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Functions of npk.h that are declared and not written yet. Each goes when its own file has it. */
+#define _GNU_SOURCE 1
+
+#include <errno.h>
+
+#include "fail.h"
+#include "npk.h"
+
+static int not_yet(const char *what)
+{
+    return npk__fail(-ENOSYS, "\"%s\": this version of the engine cannot do that yet", what);
+}
+
+#define STUB(name, ...)                                                                                                \
+    npk_err name(__VA_ARGS__)                                                                                          \
+    {                                                                                                                  \
+        return not_yet(#name);                                                                                         \
+    }
+#define U __attribute__((unused))
+
+/* Which rows. */
+STUB(npk_rows_parse, U const char *text, U size_t bytes, U uint64_t rows, U npk_rows *out)
+STUB(npk_rows_parse_npy, U const void *file, U size_t bytes, U uint64_t rows, U npk_rows *out)
+STUB(npk_rows_from_indices, U const int64_t *indices, U size_t count, U uint64_t rows, U npk_rows *out)
+
+void npk_rows_clear(U npk_rows *r) {}
+
+size_t npk_rows_take(U const npk_rows *r, U npk_rows_cursor *cursor, U int64_t *out, U size_t max)
+{
+    return 0;
+}
+
+uint64_t npk_rows_take_range(U const npk_rows *r, U npk_rows_cursor *cursor, U uint64_t max, U uint64_t *first)
+{
+    return 0;
+}
+
+/* Whole arrays. */
+STUB(npk_clone, U npk_store *s, U const char *from, U const char *to)
+STUB(npk_cast, U npk_store *s, U const char *name, U const char *dtype)
+STUB(npk_summarize, U npk_store *s, U const char *name, U npk_summary *out, U npk_progress *progress, U void *ctx)
+
+/* Deleted rows. */
+STUB(npk_drop_rows, U npk_store *s, U const char *name, U const npk_rows *rows, U uint64_t generation,
+     U uint64_t *dropped)
+STUB(npk_restore_rows, U npk_store *s, U const char *name, U const npk_range *physical, U size_t count,
+     U uint64_t generation, U uint64_t *restored)
+STUB(npk_deleted_ranges, U npk_store *s, U const char *name, U npk_range_visit *visit, U void *ctx)
+STUB(npk_compact, U npk_store *s, U const char *name, U unsigned flags, U npk_progress *progress, U void *ctx)
+STUB(npk_compact_policy, U npk_store *s, U const char *name, U unsigned *percent)
+STUB(npk_compact_policy_set, U npk_store *s, U const char *name, U unsigned percent)
+
+/* Named ranges. */
+STUB(npk_names, U npk_store *s, U const char *name, U npk_name_visit *visit, U void *ctx)
+STUB(npk_name_set, U npk_store *s, U const char *name, U const char *range_name, U uint64_t start, U uint64_t stop)
+STUB(npk_name_remove, U npk_store *s, U const char *name, U const char *range_name)
+STUB(npk_append_named, U npk_store *s, U const char *name, U const char *range_name, U const void *rows,
+     U uint64_t count, U uint64_t *first)
+
+/* Views. */
+npk_err npk_view_open(U npk_store *s, U const char *path, U int fd, npk_view **out)
+{
+    *out = NULL; /* nothing can have been deleted */
+    return 0;
+}
+
+void npk_view_close(npk_view **v)
+{
+    if (v)
+        *v = NULL;
+}
+
+uint64_t npk_view_bytes(U const npk_view *v)
+{
+    return 0;
+}
+
+uint64_t npk_view_generation(U const npk_view *v)
+{
+    return 0;
+}
+
+uint64_t npk_view_rows(U const npk_view *v)
+{
+    return 0;
+}
+
+ssize_t npk_view_read(U const npk_view *v, U int fd, U uint64_t offset, U void *out, U size_t bytes)
+{
+    return not_yet("npk_view_read");
+}
+
+ssize_t npk_view_write(U const npk_view *v, U int fd, U uint64_t offset, U const void *bytes, U size_t count)
+{
+    return not_yet("npk_view_write");
+}
+
+STUB(npk_view_set_size, U npk_store *s, U const char *path, U int fd, U const npk_view *v, U uint64_t shown_bytes)
