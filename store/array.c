@@ -16,8 +16,10 @@
 #include "gather.h"
 #include "guard.h"
 #include "io.h"
+#include "journal.h"
 #include "npk.h"
 #include "path.h"
+#include "redo.h"
 #include "settle.h"
 #include "store.h"
 #include "target.h"
@@ -81,8 +83,12 @@ npk_err npk_array_open(npk_store *s, const char *name, npk_array **out)
         free(a);
         return npk__fail(-ENOMEM, "out of memory");
     }
-    a->fd = npk__open_beneath(s->root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
-    err = a->fd < 0 ? npk__name_failed(a->fd, name) : 0;
+    err = npk__journal_wait(s, path, 0);
+    if (!err)
+        err = npk__redo_for_reading(s, path);
+    a->fd = err ? -1 : npk__open_beneath(s->root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    if (!err && a->fd < 0)
+        err = npk__name_failed(a->fd, name);
     if (!err) {
         err = npk__fd_facts(a->fd, &a->info, NULL);
         if (err)

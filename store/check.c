@@ -311,7 +311,9 @@ static int check_file(void *ctx, int dir_fd, const char *path, const char *leaf,
     if (x.fd < 0)
         return npk__finding(x.c, NPK_DAMAGE, path, "F1", false, "\"%s\": cannot be opened (%s)", path,
                             strerrorname_np(-x.fd));
-    int err = check_open_file(&x);
+    int err = npk__check_redo(x.c, dir_fd, path, leaf);
+    if (!err)
+        err = check_open_file(&x);
     npk_info_clear(&x.info);
     npk__close(&x.fd);
     return err;
@@ -359,6 +361,9 @@ npk_err npk_check(npk_store *s, const char *name, unsigned flags, npk_check_visi
     if (flags & ~(unsigned)(NPK_CHECK_REPAIR | NPK_CHECK_ADOPT))
         return npk__fail(-EINVAL, "check flags 0x%x: unknown; NPK_CHECK_REPAIR and NPK_CHECK_ADOPT are known", flags);
     int err = flags ? npk__store_writable(s, name ? name : s->label) : 0;
+    if (err)
+        return err;
+    err = npk__check_journal(&c);
     if (err)
         return err;
     return name ? check_one(&c, name) : npk__walk(s->root_fd, "", false, &ops, &c);

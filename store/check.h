@@ -21,6 +21,14 @@ typedef struct npk_checking {
 int npk__finding(const npk_checking *c, npk_severity severity, const char *path, const char *rule, bool repaired,
                  const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
+/* What a killed process left of a replace of the array's rows (J1). */
+int npk__check_redo(const npk_checking *c, int dir_fd, const char *path, const char *leaf);
+/* The journal of the store, before its arrays, since the next change of one finishes it (J3, J4); one of a group. */
+int npk__check_journal(const npk_checking *c);
+int npk__check_group_journal(const npk_checking *c, int side_fd, const char *path);
+/* A file "redo.*" of the folder: is it an array's (J2)? */
+int npk__check_redo_file(const npk_checking *c, int dir_fd, int side_fd, const char *file, const char *path);
+
 /* The sidecar folder of the directory `path` ("" is the root). */
 int npk__check_sidecar(const npk_checking *c, int dir_fd, const char *path);
 

@@ -16,8 +16,10 @@
 #include "dirty.h"
 #include "fail.h"
 #include "io.h"
+#include "journal.h"
 #include "lock.h"
 #include "path.h"
+#include "redo.h"
 #include "store.h"
 #include "swap.h"
 #include "walk.h"
@@ -90,6 +92,10 @@ static int check_name(void *ctx, const char *name, unsigned char type)
     path_in(f, name, path);
     if (strncmp(name, NPK__TMP_PREFIX, strlen(NPK__TMP_PREFIX)) == 0)
         return check_temporary(f, name, path);
+    if (strncmp(name, NPK__REDO_PREFIX, strlen(NPK__REDO_PREFIX)) == 0)
+        return npk__check_redo_file(f->c, f->dir_fd, f->side_fd, name, path);
+    if (strcmp(name, NPK__JOURNAL_FILE) == 0)
+        return npk__check_group_journal(f->c, f->side_fd, path);
     if (strcmp(name, "lock") == 0 || strcmp(name, "dirty") == 0) {
         if (npk__fstatat(f->side_fd, name, &st) == 0 && !S_ISREG(st.st_mode))
             return npk__finding(f->c, NPK_DAMAGE, path, "F11", false, "\"%s\": not a regular file; remove it", path);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -25,13 +26,17 @@
 static struct {
     bool on;
     atomic_uint_least64_t calls;
+    bool by_sector;
     uint64_t kill_at, torn_at, short_at, fail_at; /* 0: never */
     bool fail_on;                                 /* fail_at and all after it */
     int fail_errno;
     char delayed[32];
     long delay_ms;
     int count_fd;
+    uint64_t boot; /* makes another boot id */
 } plan = {.count_fd = -1};
+
+#define SECTOR 512u /* what a disk writes whole */
 
 /* Set by a torn call for the thread that makes it: die once half of the bytes are written. */
 static _Thread_local bool torn;
@@ -86,10 +91,13 @@ static int plan_item(char *item)
     }
     if (!plan_number(arg, &n, strcmp(what, "fail") == 0 ? &plan.fail_on : NULL))
         return -EINVAL;
-    if (strcmp(what, "kill") == 0) {
+    if (strcmp(what, "boot") == 0) {
+        plan.boot = n;
+    } else if (strcmp(what, "kill") == 0) {
         plan.kill_at = n;
-    } else if (strcmp(what, "kill-torn") == 0) {
+    } else if (strcmp(what, "kill-torn") == 0 || strcmp(what, "kill-sector") == 0) {
         plan.torn_at = n;
+        plan.by_sector = what[5] == 's';
     } else if (strcmp(what, "short") == 0) {
         plan.short_at = n;
     } else if (strcmp(what, "fail") == 0) {
@@ -129,6 +137,39 @@ int npk__io_plan_set(const char *text)
 uint64_t npk__io_plan_count(void)
 {
     return atomic_load(&plan.calls);
+}
+
+bool npk__io_planned(void)
+{
+    return __builtin_expect(plan.on, 0);
+}
+
+static uint8_t boot_id[16];
+
+static void boot_id_read(void)
+{
+    char text[40] = "";
+    unsigned digits = 0;
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        close(fd);
+    for (ssize_t i = 0; i < n && digits < 32; i++) {
+        const char *hex = "0123456789abcdef", *at = text[i] ? strchr(hex, text[i]) : NULL;
+        if (!at)
+            continue;
+        boot_id[digits / 2] = (uint8_t)(boot_id[digits / 2] << 4 | (at - hex));
+        digits++;
+    }
+}
+
+void npk__boot_id(uint8_t out[16])
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, boot_id_read);
+    memcpy(out, boot_id, sizeof(boot_id));
+    if (npk__io_planned())
+        out[0] = (uint8_t)(out[0] ^ plan.boot);
 }
 
 /* secure_getenv: a privileged program's caller may not plan its faults. A plan that is none must not be taken for
@@ -295,6 +336,12 @@ ssize_t npk__pwrite(int fd, const void *buf, size_t bytes, uint64_t offset)
     int err = seam("pwrite", &bytes);
     if (err)
         return err;
+    if (__builtin_expect(torn && plan.by_sector, 0)) {
+        size_t over = (size_t)((offset + bytes) % SECTOR);
+        if (over >= bytes)
+            die();
+        bytes -= over;
+    }
     ssize_t n = CALL(ssize_t, pwrite(fd, buf, bytes, (off_t)offset));
     seam_done();
     return n;

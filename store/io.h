@@ -8,10 +8,12 @@
  *
  *     kill:17            SIGKILL before the 17th mutating call
  *     kill-torn:17       the 17th does half of its bytes (if it has bytes), then SIGKILL
+ *     kill-sector:17     as kill-torn, but a pwrite is cut where a sector (512 bytes) of the file ends, if one does inside
  *     fail:17:ENOSPC     the 17th fails; "fail:17+:ENOSPC": it and all after it
  *     short:17           the 17th does half of its bytes and reports so
  *     delay:pwrite:20    every pwrite waits 20 ms first
  *     count:/path        append a line "number name bytes" per mutating call to the file
+ *     boot:3             npk__boot_id() is another one: as after power loss
  *
  * Several items are separated by commas. Without a plan the seam costs one predicted branch.
  */
@@ -83,5 +85,10 @@ int npk__ofd_lock(int fd, int type, uint64_t start, uint64_t bytes);
 int npk__io_plan_set(const char *plan);
 /* Mutating calls counted so far; 0 without a plan. */
 uint64_t npk__io_plan_count(void);
+/* Is there a plan? Who stores through a mapping makes calls instead then, so that they can be stopped. */
+bool npk__io_planned(void);
+
+/* Tells this boot of the system from every other one; zeros where the system does not say. */
+void npk__boot_id(uint8_t out[16]);
 
 #endif

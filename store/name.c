@@ -15,6 +15,7 @@
 #include "io.h"
 #include "npk.h"
 #include "path.h"
+#include "redo.h"
 #include "settle.h"
 #include "store.h"
 #include "swap.h"
@@ -80,8 +81,11 @@ static int move(npk_target *from, const npk_target *to)
 {
     struct stat st, from_dir, to_dir;
     npk_file_id id;
+    int err = npk__redo_finish(from->dir.fd, from->leaf); /* the record is found by the name */
+    if (err)
+        return err;
     int fd = npk__openat(from->dir.fd, from->leaf, O_PATH | O_NOFOLLOW, 0);
-    int err = fd < 0 ? fd : npk__fstat(fd, &st);
+    err = fd < 0 ? fd : npk__fstat(fd, &st);
     if (!err && !S_ISREG(st.st_mode))
         err = S_ISLNK(st.st_mode) ? -ELOOP : S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
     if (!err)
@@ -99,6 +103,8 @@ static int move(npk_target *from, const npk_target *to)
     err = npk__renameat2(from->dir.fd, from->leaf, to->dir.fd, to->leaf, RENAME_NOREPLACE);
     if (err == -EINVAL || err == -ENOSYS)
         err = rename_by_hand(from, to);
+    if (!err)
+        npk__redo_drop(from->dir.fd, from->leaf);
     if (elsewhere) /* the entry that is too many: the new one's if it stayed here */
         (void)npk__dirty_remove(err ? to->dir.fd : from->dir.fd, &id, false);
     if (err == -EEXIST)
@@ -149,6 +155,8 @@ static int remove_leaf(int dir_fd, const char *leaf)
     if (err)
         return err;
     err = npk__unlinkat(dir_fd, leaf, 0);
+    if (!err)
+        npk__redo_drop(dir_fd, leaf);
     if (!err && st.st_nlink <= 1)
         (void)npk__dirty_remove(dir_fd, &id, false); /* an entry of a file that is gone does no harm */
     return err;

@@ -218,10 +218,11 @@ uint64_t npk_array_physical(npk_array *a, uint64_t logical);
  * *first (may be NULL): the index of the first new row. -ENOTSUP (not a row array), -EINVAL, -EBUSY (a part-row at the
  * tail belongs to a writer that lives, or a tail that was never adopted). O(new bytes). */
 npk_err npk_append(npk_store *s, const char *name, const void *rows, uint64_t count, uint64_t *first);
-/* One of several appends that are all checked before any is made. */
+/* One of several appends that are all checked before any is made, and happen all or none, also under kill -9 (not under
+ * power loss before npk_sync). */
 typedef struct npk_rows_in { const char *name; const void *rows; uint64_t count; } npk_rows_in;
 npk_err npk_append_many(npk_store *s, const npk_rows_in *appends, size_t count);
-/* Overwrite rows [start, start + count). -ERANGE. O(count). */
+/* Overwrite rows [start, start + count), all or none under kill -9 (P5), as for an index list. -ERANGE. O(count). */
 npk_err npk_replace_range(npk_store *s, const char *name, uint64_t start, uint64_t count, const void *rows);
 /* Overwrite the rows of an index list (negative allowed, the last of duplicates wins). -ERANGE: nothing is written. */
 npk_err npk_replace_rows(npk_store *s, const char *name, const int64_t *indices, size_t count, const void *rows);

@@ -13,9 +13,11 @@
 #include "fail.h"
 #include "gather.h"
 #include "io.h"
+#include "journal.h"
 #include "npk.h"
 #include "rewrite.h"
 #include "settle.h"
+#include "store.h"
 #include "target.h"
 
 /* The kernel writes at most 2^31 - 4096 bytes in one call; whole rows of about this much are handed to it at once. */
@@ -183,14 +185,34 @@ static uint64_t rows_wanted(const npk_target *targets, const npk_rows_in *append
     return rows;
 }
 
+/* What is taken back if this process dies, or one of the appends fails: an array that comes twice is cut to its first
+ * size. */
+static void add_cut(npk_journal *j, const npk_target *t, uint64_t more)
+{
+    const npk_header *h = &t->info.header;
+    npk_step step = {.type = NPK_STEP_CUT,
+                     .path = t->path,
+                     .before = t->id,
+                     .after = t->id,
+                     .size = t->info.file_bytes,
+                     .size_after = t->info.file_bytes + more * h->row_bytes,
+                     .rows = t->info.rows,
+                     .rows_after = t->info.rows + more,
+                     .data_offset = h->data_offset,
+                     .row_bytes = h->row_bytes};
+    npk__journal_add(j, &step);
+}
+
 /* Everything that can be known before the first byte: kinds, tails, room. */
-static int check_all(npk_target *targets, const npk_rows_in *appends, size_t count)
+static int check_all(npk_target *targets, const npk_rows_in *appends, size_t count, npk_journal *j)
 {
     int err = 0;
     for (size_t i = 0; i < count && !err; i++) {
         npk_target *t = &targets[i];
         uint64_t more = t->lock.gate ? appends[i].count : rows_wanted(targets, appends, i);
         err = npk__target_open_with_room(t, 0, more);
+        if (!err)
+            add_cut(j, t, more);
         npk__target_shut(t);
     }
     return err;
@@ -198,128 +220,62 @@ static int check_all(npk_target *targets, const npk_rows_in *appends, size_t cou
 
 static int append_all(npk_target *targets, const npk_rows_in *appends, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
+    int err = 0;
+    for (size_t i = 0; i < count && !err; i++) {
         npk_target *t = &targets[i];
-        int err = npk__target_open_with_room(t, 0, appends[i].count);
+        err = npk__target_open_with_room(t, 0, appends[i].count);
         if (!err)
             err = append_open(t, appends[i].rows, appends[i].count, NULL);
         npk__target_shut(t);
-        if (err && i > 0)
-            return npk__fail(err, "%s; the %zu before it in the list were appended", npk_error(), i);
-        if (err)
-            return err;
     }
-    return 0;
+    return err;
+}
+
+static int append_journaled(npk_journal *j, npk_target *targets, const npk_rows_in *appends, size_t count)
+{
+    int err = npk__journal_write(j, false);
+    if (!err)
+        err = append_all(targets, appends, count);
+    if (!err)
+        return npk__journal_clear(j);
+    char sentence[NPK__SENTENCE_BYTES];
+    memcpy(sentence, npk_error(), strlen(npk_error()) + 1);
+    if (npk__journal_run(j) != 0 || npk__journal_clear(j) != 0)
+        return npk__fail(err, "%s; what was appended to the arrays before it is taken back by the next change",
+                         sentence);
+    return npk__fail(err, "%s", sentence);
+}
+
+static int append_many(npk_store *s, const npk_rows_in *appends, size_t count, const char **names, npk_target *targets,
+                       npk_journal *j)
+{
+    for (size_t i = 0; i < count; i++)
+        names[i] = appends[i].name;
+    int err = npk__store_writable(s, names[0]);
+    if (!err)
+        err = npk__journal_begin(s, NPK_JOURNAL_BACK, NULL, j);
+    if (!err)
+        err = npk__targets_lock_raw(s, names, count, targets, false);
+    if (!err)
+        err = check_all(targets, appends, count, j);
+    return err ? err : append_journaled(j, targets, appends, count);
 }
 
 npk_err npk_append_many(npk_store *s, const npk_rows_in *appends, size_t count)
 {
-    if (count == 0)
-        return 0;
+    npk_journal j = NPK_JOURNAL_NONE;
+    if (count <= 1)
+        return count ? npk_append(s, appends[0].name, appends[0].rows, appends[0].count, NULL) : 0;
     const char **names = calloc(count, sizeof(*names));
     npk_target *targets = calloc(count, sizeof(*targets));
-    int err = names && targets ? 0 : npk__fail(-ENOMEM, "out of memory");
-    if (!err) {
-        for (size_t i = 0; i < count; i++)
-            names[i] = appends[i].name;
-        err = npk__targets_lock(s, names, count, targets);
-        if (!err)
-            err = check_all(targets, appends, count);
-        if (!err)
-            err = append_all(targets, appends, count);
-        for (size_t i = count; i-- > 0;)
-            npk__target_release(&targets[i]);
-    }
+    for (size_t i = 0; targets && i < count; i++)
+        targets[i] = NPK_TARGET_NONE;
+    int err =
+        names && targets ? append_many(s, appends, count, names, targets, &j) : npk__fail(-ENOMEM, "out of memory");
+    for (size_t i = targets ? count : 0; i-- > 0;)
+        npk__target_release(&targets[i]);
+    npk__journal_end(&j);
     free(targets);
     free(names);
-    return err;
-}
-
-/* ---- replace --------------------------------------------------------------------------------------------------- */
-
-static int open_for_replace(npk_store *s, const char *name, npk_target *t)
-{
-    int err = npk__target_lock(s, name, t);
-    return err ? err : npk__target_open(t, NPK_TARGET_TAIL);
-}
-
-static int write_range(const npk_target *t, uint64_t start, uint64_t count, const void *rows)
-{
-    const npk_header *h = &t->info.header;
-    int err = npk__pwrite_full(t->fd, rows, count * h->row_bytes, npk__rows_end(h, start));
-    return err ? npk__fail_errno(err, t->name) : 0;
-}
-
-/* Rows that lie in holes get their blocks first, so that a full disk is found before the first row is written. */
-static int reserve_range(const npk_target *t, uint64_t start, uint64_t count, const void *rows)
-{
-    (void)rows;
-    const npk_header *h = &t->info.header;
-    int err = npk__fallocate(t->fd, FALLOC_FL_KEEP_SIZE, npk__rows_end(h, start), count * h->row_bytes);
-    if (err == -EOPNOTSUPP || err == -ENOSYS || err == -EINVAL)
-        return 0; /* the filesystem cannot say beforehand */
-    return err ? npk__fail_errno(err, t->name) : 0;
-}
-
-static int has_holes(const npk_target *t)
-{
-    struct stat st;
-    int err = npk__fstat(t->fd, &st);
-    return err ? npk__fail_errno(err, t->name) : (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size;
-}
-
-npk_err npk_replace_range(npk_store *s, const char *name, uint64_t start, uint64_t count, const void *rows)
-{
-    npk_target t;
-    int err = open_for_replace(s, name, &t);
-    if (!err && (start > t.info.rows || count > t.info.rows - start))
-        err = npk__fail(-ERANGE,
-                        "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
-                        name, count, start, t.info.rows);
-    if (!err && count > 0) {
-        int holes = has_holes(&t);
-        err = holes > 0 ? reserve_range(&t, start, count, NULL) : holes;
-        if (!err)
-            err = write_range(&t, start, count, rows);
-    }
-    npk__target_release(&t);
-    return err;
-}
-
-typedef int range_work(const npk_target *t, uint64_t start, uint64_t count, const void *rows);
-
-/* Neighbours in the list that are neighbours in the file go in one call. */
-static int each_run(const npk_target *t, const int64_t *indices, size_t count, const uint8_t *rows, range_work *work)
-{
-    uint64_t total = t->info.rows, row_bytes = t->info.header.row_bytes;
-    int err = 0;
-    for (size_t i = 0; i < count && !err;) {
-        uint64_t start = (uint64_t)indices[i] + (indices[i] < 0 ? total : 0);
-        size_t run = 1;
-        while (i + run < count && (uint64_t)indices[i + run] + (indices[i + run] < 0 ? total : 0) == start + run)
-            run++;
-        err = work(t, start, run, rows + i * row_bytes);
-        i += run;
-    }
-    return err;
-}
-
-npk_err npk_replace_rows(npk_store *s, const char *name, const int64_t *indices, size_t count, const void *rows)
-{
-    npk_target t;
-    int err = open_for_replace(s, name, &t);
-    if (!err) {
-        size_t bad = kn_first_outside(indices, count, t.info.rows);
-        if (bad < count)
-            err = npk__fail(-ERANGE, "\"%s\": index %" PRId64 " is outside; there are %" PRIu64 " rows", name,
-                            indices[bad], t.info.rows);
-    }
-    if (!err && count > 0) {
-        int holes = has_holes(&t);
-        err = holes > 0 ? each_run(&t, indices, count, rows, reserve_range) : holes;
-        if (!err)
-            err = each_run(&t, indices, count, rows, write_range);
-    }
-    npk__target_release(&t);
     return err;
 }

@@ -19,6 +19,7 @@
 #include "lock.h"
 #include "npk.h"
 #include "path.h"
+#include "redo.h"
 #include "store.h"
 #include "swap.h"
 #include "target.h"
@@ -195,8 +196,10 @@ static int replace(const struct saving *w, const struct job *j, int dir_fd, cons
     if (lease == 0)
         npk__lease_drop(old_fd);
     npk__swap_abort(&swap);
-    if (!err && old_fd >= 0)
+    if (!err && old_fd >= 0) {
         (void)npk__dirty_remove(dir_fd, &id, false); /* an entry of an inode without a name harms nobody */
+        npk__redo_drop(dir_fd, leaf);                /* what was to be redone was the old file's */
+    }
     return err;
 }
 

@@ -18,6 +18,7 @@
 #include "npk.h"
 #include "npy.h"
 #include "path.h"
+#include "redo.h"
 #include "settle.h"
 #include "store.h"
 
@@ -214,7 +215,9 @@ static int end_locked(npk_store *s, int dir_fd, const char *leaf, int ro_fd, con
 {
     npk_settle_state state;
     npk_dirty e;
-    int err = npk__settle_locked(s, dir_fd, leaf, ro_fd, 0, &state, NULL);
+    int err = npk__redo_finish(dir_fd, leaf);
+    if (!err)
+        err = npk__settle_locked(s, dir_fd, leaf, ro_fd, 0, &state, NULL);
     if (err)
         return err;
     int there = npk__dirty_find(dir_fd, id, &e);
@@ -234,6 +237,8 @@ static int end_locked(npk_store *s, int dir_fd, const char *leaf, int ro_fd, con
     err = end_without_writers(dir_fd, leaf, ro_fd, id, leased);
     if (leased)
         npk__lease_drop(ro_fd);
+    if (!err)
+        npk__redo_drop(dir_fd, leaf); /* cleared: the next session makes another */
     return err;
 }
 

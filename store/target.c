@@ -16,8 +16,10 @@
 #include "digits.h"
 #include "fail.h"
 #include "io.h"
+#include "journal.h"
 #include "lease.h"
 #include "npy.h"
+#include "redo.h"
 #include "rewrite.h"
 #include "settle.h"
 #include "store.h"
@@ -86,12 +88,9 @@ int npk__target_resolve(npk_store *s, const char *name, npk_target *out)
     return npk__dir_of(s->root_fd, out->path, &out->dir, &out->leaf);
 }
 
-int npk__target_lock(npk_store *s, const char *name, npk_target *out)
+static int lock_once(npk_store *s, const char *name, npk_target *out)
 {
-    *out = NPK_TARGET_NONE;
-    int err = npk__store_writable(s, name);
-    if (!err)
-        err = npk__target_resolve(s, name, out);
+    int err = npk__target_resolve(s, name, out);
     if (err)
         return err;
     err = npk__lock_array(out->dir.fd, out->leaf, NPK_LOCK_EXCLUSIVE | NPK_LOCK_EXISTING, &out->lock);
@@ -103,6 +102,21 @@ int npk__target_lock(npk_store *s, const char *name, npk_target *out)
     if (err)
         return npk__name_failed(err, name);
     return npk__lock_array(out->dir.fd, out->leaf, NPK_LOCK_EXCLUSIVE, &out->lock);
+}
+
+int npk__target_lock(npk_store *s, const char *name, npk_target *out)
+{
+    *out = NPK_TARGET_NONE;
+    int err = npk__store_writable(s, name);
+    while (!err) {
+        err = lock_once(s, name, out);
+        int blocked = err ? 0 : npk__journal_blocks(s, out->path);
+        if (blocked != -EAGAIN)
+            return err ? err : blocked;
+        npk__target_release(out); /* the journal's lock comes first (P11) */
+        err = npk__journal_wait(s, NULL, 0);
+    }
+    return err;
 }
 
 struct place { /* where a lock comes in the order */
@@ -126,15 +140,18 @@ static bool same_dir(const npk_target *a, const npk_target *b)
     return n == (size_t)(b->leaf - b->path) && memcmp(a->path, b->path, n) == 0;
 }
 
-static int resolve_all(npk_store *s, const char *const *names, size_t count, npk_target *targets, struct place *places)
+static int resolve_all(npk_store *s, const char *const *names, size_t count, npk_target *targets, struct place *places,
+                       bool missing)
 {
     for (size_t i = 0; i < count; i++) {
         int err = npk__store_writable(s, names[i]);
         if (!err)
             err = npk__target_resolve(s, names[i], &targets[i]);
+        if (missing && (err == -ENOENT || err == -ENOTDIR))
+            continue;
         if (err)
             return err;
-        if (i > 0 && same_dir(&targets[i], &targets[i - 1])) {
+        if (i > 0 && targets[i - 1].dir.fd >= 0 && same_dir(&targets[i], &targets[i - 1])) {
             npk__dir_release(&targets[i].dir);
             targets[i].dir.fd = targets[i - 1].dir.fd;
         }
@@ -147,23 +164,38 @@ static int resolve_all(npk_store *s, const char *const *names, size_t count, npk
     return 0;
 }
 
-int npk__targets_lock(npk_store *s, const char *const *names, size_t count, npk_target *targets)
+int npk__targets_lock_raw(npk_store *s, const char *const *names, size_t count, npk_target *targets, bool missing)
 {
     for (size_t i = 0; i < count; i++)
         targets[i] = NPK_TARGET_NONE;
     struct place *places = calloc(count ? count : 1, sizeof(*places));
     if (!places)
         return npk__fail(-ENOMEM, "out of memory");
-    int err = resolve_all(s, names, count, targets, places);
+    int err = resolve_all(s, names, count, targets, places, missing);
     if (!err)
         qsort(places, count, sizeof(*places), compare_places);
     for (size_t i = 0; i < count && !err; i++) {
         npk_target *t = places[i].target;
-        if (i == 0 || compare_places(&places[i - 1], &places[i]) != 0)
+        if (t && (i == 0 || compare_places(&places[i - 1], &places[i]) != 0))
             err = npk__lock_array(t->dir.fd, t->leaf, NPK_LOCK_EXCLUSIVE, &t->lock);
     }
     free(places);
     return err;
+}
+
+int npk__targets_lock(npk_store *s, const char *const *names, size_t count, npk_target *targets)
+{
+    for (;;) {
+        int err = npk__targets_lock_raw(s, names, count, targets, false);
+        int blocked = err ? 0 : npk__journal_blocks(s, NULL);
+        if (blocked != -EAGAIN)
+            return err ? err : blocked;
+        for (size_t i = count; i-- > 0;)
+            npk__target_release(&targets[i]);
+        err = npk__journal_wait(s, NULL, 0);
+        if (err)
+            return err;
+    }
 }
 
 void npk__target_shut(npk_target *t)
@@ -405,6 +437,9 @@ static bool accepts(npk_settle_state state, unsigned how)
 
 int npk__target_open(npk_target *t, unsigned how)
 {
+    int done = npk__redo_finish(t->dir.fd, t->leaf);
+    if (done)
+        return done;
     if (how & NPK_TARGET_ALONE) {
         int writer = probe_writer(t);
         if (writer == -EBUSY)

@@ -40,6 +40,9 @@ int npk__target_lock(npk_store *s, const char *name, npk_target *out);
 /* The same for several, in the order that keeps two callers from waiting for each other (P11). targets[i] is for
  * names[i]; a name may come twice. */
 int npk__targets_lock(npk_store *s, const char *const *names, size_t count, npk_target *targets);
+/* The same without a look at the store's journal, for whoever has its lock. missing: a name whose group does not exist
+ * is left out (its target has no directory). */
+int npk__targets_lock_raw(npk_store *s, const char *const *names, size_t count, npk_target *targets, bool missing);
 /* Resolve without locking. */
 int npk__target_resolve(npk_store *s, const char *name, npk_target *out);
 

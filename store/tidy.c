@@ -19,9 +19,11 @@
 #include "dirty.h"
 #include "fail.h"
 #include "io.h"
+#include "journal.h"
 #include "lock.h"
 #include "npk.h"
 #include "path.h"
+#include "redo.h"
 #include "store.h"
 #include "swap.h"
 #include "walk.h"
@@ -31,6 +33,14 @@
 static bool is_ours(const char *name)
 {
     return strcmp(name, "lock") == 0 || strcmp(name, "dirty") == 0;
+}
+
+/* A journal that says nothing. All locks are held, so nobody writes one. */
+static void sweep_journal(int side)
+{
+    struct stat st;
+    if (npk__fstatat(side, NPK__JOURNAL_FILE, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
+        (void)npk__unlinkat(side, NPK__JOURNAL_FILE, 0);
 }
 
 static int stop_at_foreign(void *ctx, const char *name, unsigned char type)
@@ -108,6 +118,16 @@ static int entries_are_stale(int dir_fd)
     return err;
 }
 
+/* Records of replaced rows that say nothing any more. All locks of the directory are held. */
+static int sweep_redo(void *ctx, const char *name, unsigned char type)
+{
+    const int *side = ctx;
+    (void)type;
+    if (strncmp(name, NPK__REDO_PREFIX, strlen(NPK__REDO_PREFIX)) == 0 && !npk__redo_is_whole(*side, name))
+        (void)npk__unlinkat(*side, name, 0);
+    return 0;
+}
+
 /* ---- removing -------------------------------------------------------------------------------------------------- */
 
 /* All locks of the directory. -1 in *out: there is no lock file. */
@@ -154,6 +174,8 @@ static int tidy_dir(int dir_fd)
     int err = lock_all(dir_fd, &lock);
     if (!err) {
         (void)npk__swap_sweep(side);
+        (void)npk__each_name(side, sweep_redo, &side);
+        sweep_journal(side);
         err = npk__each_name(side, stop_at_foreign, NULL);
         if (!err)
             err = entries_are_stale(dir_fd);
@@ -224,6 +246,8 @@ static int move_aside(void *ctx, const char *name, unsigned char type)
 static int clear_locked(npk_store *s, int dir_fd, const char *dir_path, int side)
 {
     (void)npk__swap_sweep(side);
+    (void)npk__each_name(side, sweep_redo, &side);
+    sweep_journal(side);
     int err = npk__each_name(side, stop_at_foreign, NULL);
     if (err == -ENOTEMPTY) {
         struct moving m = {.from = side, .to = npk__sidecar_open(s->root_fd, true), .dir = dir_path};

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* npk-crash OPERATION kill|torn|fail: see crash.h. */
+#include "crash.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "io.h"
+#include "place.h"
+
+#define MOST_CALLS 3000
+
+static int acks = -1;
+
+static void acknowledge(void)
+{
+    if (write(acks, "a", 1) != 1)
+        _exit(201);
+}
+
+/* Run the operation in a child under the plan. How it ended as place_wait says; *acked steps had returned. */
+static int run_child(const crash_op *op, const place *p, const char *plan, unsigned *acked)
+{
+    int ends[2];
+    char buffer[64];
+    NEED(pipe(ends) == 0);
+    fflush(stdout);
+    pid_t child = fork();
+    NEED(child >= 0);
+    if (child == 0) {
+        npk_store *s;
+        close(ends[0]);
+        acks = ends[1];
+        if (npk_store_open(p->path, 0, &s) != 0 || npk__io_plan_set(plan) != 0)
+            _exit(200);
+        int err = op->run(s, acknowledge);
+        npk__io_plan_set(NULL);
+        _exit(err ? 1 : 0);
+    }
+    close(ends[1]);
+    *acked = 0;
+    for (ssize_t n; (n = read(ends[0], buffer, sizeof(buffer))) > 0;)
+        *acked += (unsigned)n;
+    close(ends[0]);
+    return place_wait(child);
+}
+
+struct worst {
+    char text[512];
+};
+
+static int on_finding(void *ctx, const npk_finding *f)
+{
+    struct worst *w = ctx;
+    if (f->severity == NPK_DAMAGE && !*w->text)
+        snprintf(w->text, sizeof(w->text), "npk check: %s %.400s", f->rule, f->sentence);
+    return 0;
+}
+
+/* What is wrong with the store now, or NULL. */
+static const char *examine(const crash_op *op, const place *p, unsigned acked)
+{
+    static struct worst w;
+    npk_store *s = NULL;
+    *w.text = '\0';
+    if (npk_store_open(p->path, 0, &s) != 0)
+        return "the store cannot be opened";
+    const char *wrong = op->check(s, acked, false);
+    if (!wrong && npk_check(s, NULL, 0, on_finding, &w) != 0)
+        wrong = npk_error();
+    if (!wrong && *w.text)
+        wrong = w.text;
+    if (!wrong && npk_check(s, NULL, NPK_CHECK_REPAIR, on_finding, &w) != 0)
+        wrong = npk_error();
+    if (!wrong && (wrong = op->check(s, acked, false)) != NULL &&
+        snprintf(w.text, sizeof(w.text), "repaired: %s", wrong))
+        wrong = w.text;
+    npk_store_close(&s);
+    return wrong;
+}
+
+/* The number of changing calls of a run without faults. */
+static unsigned calls_of(const crash_op *op)
+{
+    char path[300], plan[320];
+    unsigned acked, calls = 0;
+    place p = place_begin();
+    op->setup(p.store);
+    snprintf(path, sizeof(path), "%s.calls", p.path);
+    snprintf(plan, sizeof(plan), "count:%s", path);
+    NEED(run_child(op, &p, plan, &acked) == 0);
+    FILE *f = fopen(path, "r");
+    NEED(f != NULL);
+    for (int c; (c = getc(f)) != EOF;)
+        calls += c == '\n';
+    fclose(f);
+    unlink(path);
+    place_end(&p);
+    return calls;
+}
+
+static int crash_at_each_call(const crash_op *op, const char *how)
+{
+    unsigned failed = 0, acknowledged = 0, n;
+    bool fail = strcmp(how, "fail") == 0, ended = false;
+    unsigned calls = calls_of(op);
+    for (n = 1; n < MOST_CALLS && !ended; n++) {
+        char plan[64];
+        unsigned acked;
+        place p = place_begin();
+        op->setup(p.store);
+        snprintf(plan, sizeof(plan), fail ? "fail:%u:EIO" : strcmp(how, "torn") == 0 ? "kill-sector:%u" : "kill:%u", n);
+        int end = run_child(op, &p, plan, &acked);
+        const char *wrong = end == 200 || end == 201 ? "the run could not begin" : examine(op, &p, acked);
+        if (!wrong && !fail && n <= calls && end != -SIGKILL)
+            wrong = "it was not killed"; /* calls that depend on the time would make the count worthless */
+        if (wrong) {
+            printf("FAIL  %s, %s (ended %d, %u steps had returned): %s\n", op->name, plan, end, acked, wrong);
+            failed++;
+        }
+        acknowledged += acked;
+        place_end(&p);
+        ended = n > calls;
+    }
+    n -= 2; /* the last run met no fault */
+    printf("%s %s: stopped at %u calls, %u failures, %u steps had returned in all\n", op->name, how, n, failed,
+           acknowledged);
+    if (!ended || n < 2 || acknowledged == 0) {
+        printf("FAIL  the run proves nothing\n");
+        return 1;
+    }
+    return failed ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+    for (const crash_op *op = crash_ops; argc == 3 && op->name; op++)
+        if (strcmp(op->name, argv[1]) == 0)
+            return crash_at_each_call(op, argv[2]);
+    fprintf(stderr, "usage: npk-crash OPERATION kill|torn|fail\noperations:");
+    for (const crash_op *op = crash_ops; op->name; op++)
+        fprintf(stderr, " %s", op->name);
+    fprintf(stderr, "\n");
+    return 2;
+}

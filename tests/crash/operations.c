@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The operations that crash.c stops. Rows are four float32, all of the value `generation * 1000 + row`. */
+#include "crash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "place.h"
+
+#define ROWS   2000u
+#define FLOATS 4u
+
+static char why[256];
+
+static void fill(float *rows, uint64_t first, uint64_t count, unsigned generation)
+{
+    for (uint64_t i = 0; i < count * FLOATS; i++)
+        rows[i] = (float)(generation * 1000000u + (unsigned)(first + i / FLOATS));
+}
+
+static void make(npk_store *s, const char *name, uint64_t rows)
+{
+    static float data[ROWS * FLOATS];
+    const uint64_t shape[2] = {rows, FLOATS};
+    const npk_array_in in = {.name = name, .dtype = "float32", .shape = shape, .ndim = 2, .data = data};
+    fill(data, 0, rows, 0);
+    NEED(npk_save(s, &in, 1) == 0 && npk_sync(s, NULL) == 0);
+}
+
+/* The array's rows, or NULL and why. free() them. */
+static float *load(npk_store *s, const char *name, uint64_t *rows)
+{
+    npk_array *a = NULL;
+    float *data = NULL;
+    if (npk_array_open(s, name, &a) != 0) {
+        snprintf(why, sizeof(why), "%s", npk_error());
+        return NULL;
+    }
+    *rows = npk_array_info(a)->rows;
+    data = malloc(*rows * FLOATS * sizeof(float) + 1);
+    NEED(data != NULL);
+    if (npk_array_info(a)->header.row_bytes != FLOATS * sizeof(float) || npk_read_all(a, data) != 0) {
+        snprintf(why, sizeof(why), "%s: other rows than it had", name);
+        free(data);
+        data = NULL;
+    }
+    npk_array_close(&a);
+    return data;
+}
+
+/* The generation that the row bears all through, or -1. */
+static int generation_of(const float *data, uint64_t row)
+{
+    float one[FLOATS];
+    for (unsigned g = 0; g < 4; g++) {
+        fill(one, row, 1, g);
+        if (memcmp(one, data + row * FLOATS, sizeof(one)) == 0)
+            return (int)g;
+    }
+    return -1;
+}
+
+/* ---- replace --------------------------------------------------------------------------------------------------- */
+
+#define PICKED 300u
+
+static int64_t picked(unsigned i)
+{
+    return (int64_t)(i * 7 % ROWS) - (i % 2 ? (int64_t)ROWS : 0);
+}
+
+static void setup_one(npk_store *s)
+{
+    make(s, "x", ROWS);
+}
+
+static int run_replace_rows(npk_store *s, crash_ack *ack)
+{
+    static float rows[PICKED * FLOATS];
+    int64_t indices[PICKED];
+    for (unsigned g = 1; g <= 2; g++) {
+        for (unsigned i = 0; i < PICKED; i++) {
+            indices[i] = picked(i);
+            fill(rows + i * FLOATS, (uint64_t)(indices[i] < 0 ? indices[i] + ROWS : indices[i]), 1, g);
+        }
+        int err = npk_replace_rows(s, "x", indices, PICKED, rows);
+        if (err)
+            return err;
+        ack();
+    }
+    return 0;
+}
+
+/* All rows of the choice bear one generation, acked or the next; the others none. */
+static const char *check_choice(npk_store *s, unsigned acked, bool power, bool (*is_chosen)(uint64_t row))
+{
+    uint64_t rows;
+    float *data = load(s, "x", &rows);
+    int seen = -1;
+    *why = '\0';
+    if (!data || power)
+        return data ? NULL : why;
+    if (rows != ROWS)
+        snprintf(why, sizeof(why), "%lu rows", (unsigned long)rows);
+    for (uint64_t i = 0; i < rows && !*why; i++) {
+        int g = generation_of(data, i);
+        if (!is_chosen(i)) {
+            if (g != 0)
+                snprintf(why, sizeof(why), "row %lu was changed", (unsigned long)i);
+        } else if (g < 0 || (seen >= 0 && g != seen) || (unsigned)g < acked || (unsigned)g > acked + 1) {
+            snprintf(why, sizeof(why), "row %lu is of generation %d, others of %d", (unsigned long)i, g, seen);
+        } else {
+            seen = g;
+        }
+    }
+    free(data);
+    return *why ? why : NULL;
+}
+
+static bool is_picked(uint64_t row)
+{
+    for (unsigned i = 0; i < PICKED; i++)
+        if ((uint64_t)(picked(i) < 0 ? picked(i) + ROWS : picked(i)) == row)
+            return true;
+    return false;
+}
+
+static const char *check_replace_rows(npk_store *s, unsigned acked, bool power)
+{
+    return check_choice(s, acked, power, is_picked);
+}
+
+static bool is_in_range(uint64_t row)
+{
+    return row >= 100 && row < 1700;
+}
+
+static int run_replace_range(npk_store *s, crash_ack *ack)
+{
+    static float rows[1600 * FLOATS];
+    for (unsigned g = 1; g <= 2; g++) {
+        fill(rows, 100, 1600, g);
+        int err = npk_replace_range(s, "x", 100, 1600, rows);
+        if (err)
+            return err;
+        ack();
+    }
+    return 0;
+}
+
+static const char *check_replace_range(npk_store *s, unsigned acked, bool power)
+{
+    return check_choice(s, acked, power, is_in_range);
+}
+
+/* ---- append to several arrays ---------------------------------------------------------------------------------- */
+
+#define MORE 300u
+
+static void setup_three(npk_store *s)
+{
+    make(s, "x", 9);
+    make(s, "y", 950);
+    make(s, "group/z", 0);
+}
+
+static const char *const three[3] = {"x", "y", "group/z"};
+static const uint64_t three_rows[3] = {9, 950, 0};
+
+static int run_append_many(npk_store *s, crash_ack *ack)
+{
+    static float rows[3][MORE * FLOATS];
+    for (unsigned g = 0; g < 2; g++) {
+        npk_rows_in in[3];
+        for (unsigned i = 0; i < 3; i++) {
+            fill(rows[i], three_rows[i] + g * MORE, MORE, 0);
+            in[i] = (npk_rows_in){three[i], rows[i], MORE};
+        }
+        int err = npk_append_many(s, in, 3);
+        if (err)
+            return err;
+        ack();
+    }
+    return 0;
+}
+
+static const char *check_append_many(npk_store *s, unsigned acked, bool power)
+{
+    uint64_t steps = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t rows;
+        float *data = load(s, three[i], &rows);
+        if (!data)
+            return why;
+        *why = '\0';
+        uint64_t more = rows - three_rows[i];
+        if (!power && (rows < three_rows[i] || more % MORE != 0 || more / MORE < acked || more / MORE > acked + 1))
+            snprintf(why, sizeof(why), "%s has %lu rows after %u steps", three[i], (unsigned long)rows, acked);
+        else if (!power && i > 0 && more / MORE != steps)
+            snprintf(why, sizeof(why), "%s has got the rows of %lu steps, %s of %lu", three[i],
+                     (unsigned long)(more / MORE), three[0], (unsigned long)steps);
+        for (uint64_t r = 0; r < rows && !*why; r++)
+            if (generation_of(data, r) != 0)
+                snprintf(why, sizeof(why), "%s: row %lu is another", three[i], (unsigned long)r);
+        steps = more / MORE;
+        free(data);
+        if (*why)
+            return why;
+    }
+    return NULL;
+}
+
+const crash_op crash_ops[] = {
+    {"replace_rows", setup_one, run_replace_rows, check_replace_rows},
+    {"replace_range", setup_one, run_replace_range, check_replace_range},
+    {"append_many", setup_three, run_append_many, check_append_many},
+    {NULL, NULL, NULL, NULL},
+};
