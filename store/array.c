@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "fail.h"
 #include "gather.h"
 #include "guard.h"
@@ -35,6 +36,7 @@ struct npk_array {
     int fd;
     char *name;
     npk_info info;
+    _Atomic(unsigned) searches; /* made over it so far */
     _Atomic(uint8_t *) map; /* the file from its start to the end of the rows; NULL: not mapped yet */
 };
 
@@ -127,6 +129,26 @@ void npk_array_close(npk_array **array)
 const npk_info *npk_array_info(const npk_array *a)
 {
     return &a->info;
+}
+
+int npk__array_fd(const npk_array *a)
+{
+    return a->fd;
+}
+
+const char *npk__array_name(const npk_array *a)
+{
+    return a->name;
+}
+
+bool npk__array_is_mapped(const npk_array *a)
+{
+    return atomic_load_explicit(&a->map, memory_order_acquire) != NULL;
+}
+
+unsigned npk__array_searched(npk_array *a)
+{
+    return atomic_fetch_add_explicit(&a->searches, 1, memory_order_relaxed);
 }
 
 /* The mapping, made by whichever thread needs it first. */

@@ -341,6 +341,101 @@ npk_err npk_name_remove(npk_store *s, const char *name, const char *range_name);
 npk_err npk_append_named(npk_store *s, const char *name, const char *range_name, const void *rows, uint64_t count,
                          uint64_t *first);
 
+/* ---- search ------------------------------------------------------------------------------------------------------ */
+
+/* What "near" means. Similarities: the greatest score first; distances: the smallest first. Scores are float64.
+ *   dot       sum q x                                      similarity
+ *   cosine    q.x / (|q| |x|), 0 where either is zero      similarity
+ *   l2, l2sq  sqrt(sum (q - x)^2), and without the root    distance
+ *   hamming   bits that differ (uint8: packed bits)        distance
+ *   jaccard   1 - bits in both / bits in either, 0 where there is none in either (uint8: packed bits)   distance
+ *   kl        sum q ln((q + e) / (x + e)) of query and row, terms of q = 0 left out    distance
+ *   js        sqrt((sum q ln((q + e) / (m + e)) + sum x ln((x + e) / (m + e))) / 2), m = (q + x) / 2    distance
+ *   hamming_elements   elements that differ (any dtype)    distance
+ * kl and js take what they are given as distributions, without normalising, natural logarithms; negative elements
+ * make NaN. epsilon e is 0 by default, the mathematical definition (a row that is 0 where q is not: infinity). Dot, l2sq
+ * and the counts of integers are exact up to 2^53 and correctly rounded beyond. */
+typedef enum npk_metric {
+    NPK_DOT,
+    NPK_COSINE,
+    NPK_L2,
+    NPK_L2SQ,
+    NPK_HAMMING,
+    NPK_JACCARD,
+    NPK_KL,
+    NPK_JS,
+    NPK_HAMMING_ELEMENTS,
+    NPK_METRIC_COUNT,
+} npk_metric;
+/* The epsilon that NumPack uses in kl and js. */
+#define NPK_EPSILON_NUMPACK 1e-7
+
+/* By its name or an alias (inner, inner_product, dot_product, dotproduct, cos, cosine_similarity, euclidean,
+ * l2_distance, l2_squared, squared_euclidean, kl_divergence, js_divergence). -EINVAL: the sentence lists the names. */
+npk_err npk_metric_parse(const char *text, npk_metric *out);
+const char *npk_metric_name(npk_metric metric);
+/* Does a great score mean near (dot, cosine)? */
+bool npk_metric_is_similarity(npk_metric metric);
+
+/* Rows of one array: logical rows [first, first + count); count UINT64_MAX: up to the last. `exclude` (may be NULL): one bit
+ * per logical row of the array, lowest bit first in words of 64, 1 = leave out. Rows of any shape are flattened;
+ * those of a 1-D array are single elements. */
+typedef struct npk_part {
+    npk_array *array;
+    uint64_t first, count;
+    const uint64_t *exclude;
+} npk_part;
+
+/* `count` queries in C order, each of as many elements as a row has. Any integer or float dtype: where all values are
+ * values of the rows' dtype they are taken as that, else both sides as float64. */
+typedef struct npk_queries {
+    const void *data;
+    uint64_t count;
+    npk_dtype dtype;
+} npk_queries;
+
+enum npk_search_flags {
+    NPK_SEARCH_READ = 1, /* read the files by system calls, in bounded memory */
+    NPK_SEARCH_MAP = 2,  /* map them: faster from the second search on */
+};
+
+/* Zero-initialised: dot, nothing wanted, as many threads as there are cores. */
+typedef struct npk_search_options {
+    npk_metric metric;
+    unsigned flags;  /* neither: the first search over an open array reads it, later ones map it */
+    uint64_t k;      /* hits wanted per query */
+    double epsilon;  /* kl, js: >= 0 */
+    unsigned threads;      /* at most 256; 0: the cores of the machine */
+    uint64_t task_bytes;   /* rows that a thread takes at once; 0: chosen. The answer does not depend on it */
+    const char *cpu;       /* instruction sets up to "scalar", "neon", "avx2", "avx512", "avx512vnni"; NULL: $NPK_CPU, else the best */
+    npk_progress *progress; /* called by the calling thread, between tasks */
+    void *progress_ctx;
+} npk_search_options;
+
+typedef struct npk_hit {
+    double score;
+    uint64_t row;  /* logical, in its array */
+    uint32_t part; /* position among the parts */
+} npk_hit;
+
+/* The k nearest rows of all parts for each query: hits[query * o->k + rank], nearest first; *found (the same for every
+ * query) = min(k, rows). Exact: the order is by score, then (part, row), NaN behind everything; the same bits for any
+ * number of threads, block size, instruction set. Deleted rows do not appear. The rows are those that the arrays had
+ * when they were opened. Memory: about 48 k bytes per query and thread, in passes when that is more than 256 MiB, and a
+ * few MiB. One array may be searched by several threads at once.
+ * -EINVAL: elements per row, an unknown metric, epsilon; -ENOTSUP: a dtype that the metric has no meaning for (the
+ * sentence lists those it has); -ERANGE: rows outside; -EIO: a file was cut meanwhile; -ECANCELED. */
+npk_err npk_search(const npk_part *parts, size_t part_count, const npk_queries *queries, const npk_search_options *o,
+                   npk_hit *hits, uint64_t *found);
+/* All scores: scores[query * rows + i], i over the rows of all parts in order (deleted ones are no rows; `exclude` must be
+ * NULL); k is not looked at. The same scores as npk_search gives. */
+npk_err npk_pairs(const npk_part *parts, size_t part_count, const npk_queries *queries, const npk_search_options *o,
+                  double *scores);
+
+/* What npk_search chooses from: "scalar", "avx2", ... in ascending order; *can: this processor has it, *should: and it
+ * is fast, *used: what NPK_CPU and these leave. NULL behind the last. */
+const char *npk_cpu(unsigned index, bool *can, bool *should, bool *used);
+
 /* ---- check ---------------------------------------------------------------------------------------------------- */
 
 typedef enum npk_severity { NPK_NOTE, NPK_WARNING, NPK_DAMAGE } npk_severity;

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* array.h - what the engine's own files need of an open array beyond npk.h. */
+#ifndef NPK_ARRAY_H
+#define NPK_ARRAY_H
+
+#include <stdbool.h>
+
+#include "npk.h"
+
+/* The descriptor of its data file; the array's. */
+int npk__array_fd(const npk_array *a);
+/* Its name, for sentences. */
+const char *npk__array_name(const npk_array *a);
+/* Is its data mapped by now? */
+bool npk__array_is_mapped(const npk_array *a);
+/* Count a search over the array; how many there were before. */
+unsigned npk__array_searched(npk_array *a);
+
+#endif
