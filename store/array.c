@@ -18,12 +18,14 @@
 #include "guard.h"
 #include "io.h"
 #include "journal.h"
+#include "known.h"
 #include "npk.h"
 #include "path.h"
 #include "redo.h"
 #include "settle.h"
 #include "store.h"
 #include "target.h"
+#include "view.h"
 
 /* Rows so large are read by a system call each: it costs little then, and no page faults. */
 #define LARGE_ROW (64u << 10)
@@ -35,9 +37,13 @@
 struct npk_array {
     int fd;
     char *name;
-    npk_info info;
+    npk_info info;              /* as shown */
+    uint64_t file_data;         /* bytes of data in the file, deleted rows among them */
+    npk_known known;            /* which of its rows are deleted; live is NULL if none is */
+    uint64_t *last_words;       /* npk_array_live_words(): the last chunk's, with zeros behind the last row */
+    _Atomic(uint8_t *) map;     /* the file from its start to the end of the rows; NULL: not mapped yet */
+    _Atomic(uint8_t *) copy;    /* the shown rows of a view, once somebody wanted them in one piece */
     _Atomic(unsigned) searches; /* made over it so far */
-    _Atomic(uint8_t *) map; /* the file from its start to the end of the rows; NULL: not mapped yet */
 };
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
@@ -74,18 +80,56 @@ static int check_readable(const char *name, const npk_info *info)
     return 0;
 }
 
-npk_err npk_array_open(npk_store *s, const char *name, npk_array **out)
+/* The words of the last chunk say live behind the last row: a copy that does not. */
+static int copy_last_words(npk_array *a)
 {
-    char path[NPK__PATH_BYTES];
-    int err = npk__name_to_path(name, path, sizeof(path));
+    uint64_t rows = a->info.physical_rows, begin = rows - rows % NPK__CHUNK_ROWS, n, covered;
+    n = (rows - begin + 63) / 64;
+    if (n == 0)
+        return 0;
+    a->last_words = malloc(n * sizeof(*a->last_words));
+    if (!a->last_words)
+        return npk__fail(-ENOMEM, "out of memory");
+    memcpy(a->last_words, npk__live_words(a->known.live, begin, &covered), n * sizeof(*a->last_words));
+    if (rows % 64)
+        a->last_words[n - 1] &= (UINT64_C(1) << rows % 64) - 1;
+    return 0;
+}
+
+/* Which of its rows are deleted, and the facts as they are shown. */
+static int look_at_marks(npk_array *a, npk_store *s, const char *path)
+{
+    npk_dir dir;
+    npk_stamp stamp;
+    const char *leaf;
+    a->file_data = a->info.header.data_bytes;
+    if (!npk_header_is_row_array(&a->info.header))
+        return 0;
+    int err = npk__fd_stamp(a->fd, &stamp);
+    if (err)
+        return npk__fail_errno(err, a->name);
+    err = npk__dir_of(s->root_fd, path, &dir, &leaf);
     if (err)
         return err;
+    err = npk__known(dir.fd, leaf, a->fd, &a->info, &stamp, &a->known);
+    npk__dir_release(&dir);
+    if (!err && a->known.deleted == 0)
+        npk__known_release(&a->known);
+    if (!err && a->known.deleted > 0)
+        err = copy_last_words(a);
+    if (!err)
+        npk__known_apply(&a->known, &a->info);
+    return err;
+}
+
+static int open_once(npk_store *s, const char *name, const char *path, npk_array **out)
+{
     npk_array *a = calloc(1, sizeof(*a));
     if (!a || !(a->name = strdup(name))) {
         free(a);
         return npk__fail(-ENOMEM, "out of memory");
     }
-    err = npk__journal_wait(s, path, 0);
+    int err = npk__journal_wait(s, path, 0);
     if (!err)
         err = npk__redo_for_reading(s, path);
     a->fd = err ? -1 : npk__open_beneath(s->root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
@@ -100,6 +144,8 @@ npk_err npk_array_open(npk_store *s, const char *name, npk_array **out)
         err = settle_for_reading(s, path, a->fd, &a->info);
     if (!err)
         err = check_readable(name, &a->info);
+    if (!err)
+        err = look_at_marks(a, s, path);
     if (err)
         npk_array_close(&a);
     else
@@ -107,9 +153,23 @@ npk_err npk_array_open(npk_store *s, const char *name, npk_array **out)
     return err;
 }
 
+npk_err npk_array_open(npk_store *s, const char *name, npk_array **out)
+{
+    char path[NPK__PATH_BYTES];
+    int err = npk__name_to_path(name, path, sizeof(path));
+    if (err)
+        return err;
+    for (unsigned tries = 0; tries < 100; tries++) { /* P6: another file may take the name between two calls */
+        err = open_once(s, name, path, out);
+        if (err != -ESTALE)
+            break;
+    }
+    return err;
+}
+
 static uint64_t map_bytes(const npk_array *a)
 {
-    return a->info.header.data_offset + a->info.header.data_bytes;
+    return a->info.header.data_offset + a->file_data;
 }
 
 void npk_array_close(npk_array **array)
@@ -119,6 +179,10 @@ void npk_array_close(npk_array **array)
     npk_array *a = *array;
     if (a->map)
         munmap(a->map, map_bytes(a));
+    if (a->copy)
+        munmap(a->copy, a->info.header.data_bytes);
+    free(a->last_words);
+    npk__known_release(&a->known);
     npk__close(&a->fd);
     npk_info_clear(&a->info);
     free(a->name);
@@ -169,10 +233,37 @@ static int map_data(npk_array *a, uint8_t **out)
     return 0;
 }
 
+/* The shown rows of a view in one piece: memory of their size, given back when the array is closed. */
+static int copy_shown(npk_array *a, uint8_t **out)
+{
+    uint8_t *copy = atomic_load_explicit(&a->copy, memory_order_acquire);
+    if (!copy) {
+        void *at;
+        uint64_t bytes = a->info.header.data_bytes;
+        int err = npk__mmap(&at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (err)
+            return npk__fail_errno(err, a->name);
+        err = npk_read_range(a, 0, a->info.rows, at);
+        if (err) {
+            munmap(at, bytes);
+            return err;
+        }
+        (void)mprotect(at, bytes, PROT_READ);
+        if (atomic_compare_exchange_strong(&a->copy, &copy, at))
+            copy = at;
+        else
+            munmap(at, bytes);
+    }
+    *out = copy;
+    return 0;
+}
+
 npk_err npk_array_map(npk_array *a, const void **data, uint64_t *bytes)
 {
     uint8_t *at = NULL;
-    int err = a->info.header.data_bytes > 0 ? map_data(a, &at) : 0;
+    int err = 0;
+    if (a->info.header.data_bytes > 0)
+        err = a->known.deleted ? copy_shown(a, &at) : map_data(a, &at);
     if (err)
         return err;
     *data = at;
@@ -204,6 +295,18 @@ static int check_rows(const npk_array *a)
     return npk__rows_possible(a->name, &a->info);
 }
 
+/* Bytes of the shown data. */
+static int read_shown(const npk_array *a, uint64_t offset, uint64_t bytes, void *out)
+{
+    const npk_header *h = &a->info.header;
+    npk__shown shown = {
+        .live = a->known.live, .rows = a->info.rows, .row_bytes = h->row_bytes, .data_offset = h->data_offset};
+    ssize_t n = npk__shown_read(&shown, a->fd, offset, out, bytes);
+    if (n < 0)
+        return npk__fail_errno((int)n, a->name);
+    return (uint64_t)n < bytes ? cut_meanwhile(a) : 0;
+}
+
 npk_err npk_read_range(npk_array *a, uint64_t start, uint64_t count, void *out)
 {
     const npk_header *h = &a->info.header;
@@ -214,11 +317,15 @@ npk_err npk_read_range(npk_array *a, uint64_t start, uint64_t count, void *out)
         return npk__fail(-ERANGE,
                          "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
                          a->name, count, start, a->info.rows);
+    if (a->known.deleted)
+        return read_shown(a, start * h->row_bytes, count * h->row_bytes, out);
     return read_at(a, npk__rows_end(h, start), count * h->row_bytes, out);
 }
 
 npk_err npk_read_all(npk_array *a, void *out)
 {
+    if (a->known.deleted)
+        return read_shown(a, 0, a->info.header.data_bytes, out);
     return read_at(a, a->info.header.data_offset, a->info.header.data_bytes, out);
 }
 
@@ -228,12 +335,23 @@ struct gathering {
     uint64_t row_bytes, rows;
     const int64_t *indices;
     size_t count;
+    const npk_live *live; /* NULL: indices are those of the file's rows */
+    uint64_t shown;       /* rows that are shown */
 };
 
 static int gather(void *ctx)
 {
     const struct gathering *g = ctx;
-    kn_gather_rows(g->out, g->data, g->row_bytes, g->rows, g->indices, g->count);
+    int64_t physical[1024];
+    if (!g->live) {
+        kn_gather_rows(g->out, g->data, g->row_bytes, g->rows, g->indices, g->count);
+        return 0;
+    }
+    for (size_t i = 0, n; i < g->count; i += n) {
+        n = g->count - i < 1024 ? g->count - i : 1024;
+        npk__live_select_many(g->live, g->indices + i, n, g->shown, physical);
+        kn_gather_rows((uint8_t *)g->out + i * g->row_bytes, g->data, g->row_bytes, g->rows, physical, n);
+    }
     return 0;
 }
 
@@ -243,6 +361,8 @@ static int gather_by_calls(const npk_array *a, const int64_t *indices, size_t co
     int err = 0;
     for (size_t i = 0; i < count && !err; i++, out += h->row_bytes) {
         uint64_t row = (uint64_t)indices[i] + (indices[i] < 0 ? a->info.rows : 0);
+        if (a->known.deleted)
+            row = npk__live_select(a->known.live, row);
         err = read_at(a, npk__rows_end(h, row), h->row_bytes, out);
     }
     return err;
@@ -255,8 +375,15 @@ static int gather_by_map(npk_array *a, const int64_t *indices, size_t count, voi
     int err = map_data(a, &data);
     if (err)
         return err;
-    struct gathering g = {out, data, a->info.header.row_bytes, a->info.rows, indices, count};
-    err = npk__guarded(data, a->info.header.data_bytes, gather, &g);
+    struct gathering g = {.out = out,
+                          .data = data,
+                          .row_bytes = a->info.header.row_bytes,
+                          .rows = a->info.physical_rows,
+                          .indices = indices,
+                          .count = count,
+                          .live = a->known.live,
+                          .shown = a->info.rows};
+    err = npk__guarded(data, a->file_data, gather, &g);
     if (err == -ENOSYS)
         return gather_by_calls(a, indices, count, out);
     /* The rest of a page behind the end of a cut file reads as zeros, without a signal. */
@@ -313,7 +440,7 @@ static int map_rows(npk_array *a, const uint8_t **out)
 {
     uint8_t *at = NULL;
     int err = check_rows(a);
-    if (!err && a->info.header.data_bytes > 0)
+    if (!err && a->file_data > 0)
         err = map_data(a, &at);
     *out = at;
     return err;
@@ -331,8 +458,11 @@ npk_err npk_array_runs(npk_array *a, uint64_t first, uint64_t count, uint64_t ma
                          "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
                          a->name, count, first, a->info.rows);
     for (uint64_t done = 0, n; done < count && !err; done += n) {
+        uint64_t row = first + done;
         n = max_rows_per_visit && count - done > max_rows_per_visit ? max_rows_per_visit : count - done;
-        err = visit(ctx, first + done, n, data ? data + (first + done) * a->info.header.row_bytes : NULL);
+        if (a->known.deleted)
+            n = npk__view_run(a->known.live, first + done, n, &row);
+        err = visit(ctx, first + done, n, data ? data + row * a->info.header.row_bytes : NULL);
     }
     return err;
 }
@@ -350,18 +480,30 @@ npk_err npk_array_physical_map(npk_array *a, const void **data, uint64_t *rows)
 
 const uint64_t *npk_array_live_words(npk_array *a, uint64_t first_physical, uint64_t *rows_covered)
 {
-    (void)a;
-    (void)first_physical;
+    const npk_known *k = &a->known;
+    uint64_t rows = a->info.physical_rows;
     *rows_covered = 0;
-    return NULL;
+    if (!k->deleted || first_physical >= rows || first_physical % 64 != 0)
+        return NULL;
+    const uint64_t *words = npk__live_words(k->live, first_physical, rows_covered);
+    if (*rows_covered <= rows - first_physical)
+        return words;
+    *rows_covered = rows - first_physical;
+    return a->last_words + first_physical % NPK__CHUNK_ROWS / 64;
 }
 
 uint64_t npk_array_logical(npk_array *a, uint64_t physical)
 {
-    return physical < a->info.physical_rows ? physical : UINT64_MAX;
+    if (physical >= a->info.physical_rows)
+        return UINT64_MAX;
+    if (!a->known.deleted)
+        return physical;
+    return npk__live_is_deleted(a->known.live, physical) ? UINT64_MAX : npk__live_rank(a->known.live, physical);
 }
 
 uint64_t npk_array_physical(npk_array *a, uint64_t logical)
 {
-    return logical < a->info.rows ? logical : UINT64_MAX;
+    if (logical >= a->info.rows)
+        return UINT64_MAX;
+    return a->known.deleted ? npk__live_select(a->known.live, logical) : logical;
 }

@@ -340,7 +340,7 @@ static int check_one(npk_checking *c, const char *name)
     npk_info info;
     npk_dir dir;
     const char *leaf;
-    int err = npk_stat(c->s, name, &info);
+    int err = npk__stat_file(c->s, name, &info);
     if (err)
         return err;
     npk_info_clear(&info);

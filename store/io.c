@@ -510,6 +510,17 @@ int npk__renameat2(int old_dir, const char *old_path, int new_dir, const char *n
     return err ? err : CALL(int, renameat2(old_dir, old_path, new_dir, new_path, flags));
 }
 
+int npk__symlinkat(const char *target, int dir_fd, const char *path)
+{
+    int err = seam("symlinkat", NULL);
+    return err ? err : CALL(int, symlinkat(target, dir_fd, path));
+}
+
+ssize_t npk__readlinkat(int dir_fd, const char *path, char *out, size_t bytes)
+{
+    return CALL(ssize_t, readlinkat(dir_fd, path, out, bytes));
+}
+
 int npk__linkat(int old_dir, const char *old_path, int new_dir, const char *new_path, int flags)
 {
     int err = seam("linkat", NULL);

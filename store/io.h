@@ -64,6 +64,8 @@ int npk__statx_fd(int fd, struct statx *out);
 int npk__mkdirat(int dir_fd, const char *path, mode_t mode);                                              /* M */
 int npk__unlinkat(int dir_fd, const char *path, int flags);                                               /* M */
 int npk__renameat2(int old_dir, const char *old_path, int new_dir, const char *new_path, unsigned flags); /* M */
+int npk__symlinkat(const char *target, int dir_fd, const char *path);                                     /* M */
+ssize_t npk__readlinkat(int dir_fd, const char *path, char *out, size_t bytes);
 int npk__linkat(int old_dir, const char *old_path, int new_dir, const char *new_path, int flags);         /* M */
 
 /* ---- attributes ------------------------------------------------------------------------------------------------ */

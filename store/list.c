@@ -10,9 +10,9 @@
 
 #include "fail.h"
 #include "io.h"
+#include "known.h"
 #include "npk.h"
 #include "path.h"
-#include "settle.h"
 #include "store.h"
 #include "walk.h"
 
@@ -49,10 +49,10 @@ static int visit_file(void *ctx, int dir_fd, const char *path, const char *leaf,
     if (fd < 0)
         return note(l, npk__fail_errno(fd, path));
     npk_info info = {0};
-    int err = npk__fd_facts(fd, &info, NULL);
+    int err = npk__shown_facts(dir_fd, leaf, fd, &info, NULL);
     npk__close(&fd);
     if (err)
-        return note(l, npk__fail_errno(err, path));
+        return note(l, err);
     if (!info.reason || (l->flags & NPK_LIST_PLAIN))
         l->stopped = l->visit(l->ctx, name, &info);
     npk_info_clear(&info);

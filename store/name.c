@@ -13,6 +13,8 @@
 #include "dirty.h"
 #include "fail.h"
 #include "io.h"
+#include "known.h"
+#include "marks.h"
 #include "npk.h"
 #include "path.h"
 #include "redo.h"
@@ -24,35 +26,50 @@
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
-npk_err npk_stat(npk_store *s, const char *name, npk_info *out)
+/* Facts as they are shown, or of the file itself: the latter can be told whatever its sidecar says. */
+static int stat_array(npk_store *s, const char *name, bool shown, npk_info *out)
 {
     char path[NPK__PATH_BYTES];
+    npk_dir dir;
+    const char *leaf;
     int err = npk__name_to_path(name, path, sizeof(path));
+    if (!err)
+        err = npk__dir_of(s->root_fd, path, &dir, &leaf);
     if (err)
-        return err;
-    int fd = npk__open_beneath(s->root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
-    if (fd < 0)
-        return npk__name_failed(fd, name);
+        return err == -ENOENT || err == -ENOTDIR ? npk__name_failed(err, name) : err;
     struct stat st;
     npk_info info = {0};
-    err = npk__fstat(fd, &st);
-    if (!err)
-        err = npk__fd_facts(fd, &info, NULL);
-    npk__close(&fd);
+    int fd = npk__openat(dir.fd, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    err = fd < 0 ? fd : npk__fstat(fd, &st);
+    if (!err && S_ISDIR(st.st_mode))
+        err = -EISDIR;
     if (err)
-        return npk__fail_errno(err, name);
-    if (S_ISDIR(st.st_mode)) {
-        npk_info_clear(&info);
-        return npk__name_failed(-EISDIR, name);
-    }
-    *out = info;
-    return 0;
+        npk__name_failed(err, name);
+    else if (shown)
+        err = npk__shown_facts(dir.fd, leaf, fd, &info, NULL);
+    else if ((err = npk__fd_facts(fd, &info, NULL)) != 0)
+        npk__fail_errno(err, name);
+    npk__close(&fd);
+    npk__dir_release(&dir);
+    if (!err)
+        *out = info;
+    return err;
+}
+
+npk_err npk_stat(npk_store *s, const char *name, npk_info *out)
+{
+    return stat_array(s, name, true, out);
+}
+
+int npk__stat_file(npk_store *s, const char *name, npk_info *out)
+{
+    return stat_array(s, name, false, out);
 }
 
 npk_err npk_exists(npk_store *s, const char *name, bool *out)
 {
     npk_info info;
-    int err = npk_stat(s, name, &info);
+    int err = npk__stat_file(s, name, &info);
     if (err == -ENOENT || err == -ENOTDIR || err == -EISDIR || err == -ELOOP) {
         *out = false;
         return 0;
@@ -121,7 +138,7 @@ npk_err npk_rename(npk_store *s, const char *from, const char *to)
     if (!err)
         err = npk__name_to_path(to, path, sizeof(path));
     if (!err)
-        err = npk_stat(s, from, &info); /* before groups are made for nothing */
+        err = npk__stat_file(s, from, &info); /* before groups are made for nothing */
     if (err)
         return err;
     npk_info_clear(&info);
@@ -168,7 +185,7 @@ npk_err npk_remove(npk_store *s, const char *name)
     npk_info info;
     int err = npk__store_writable(s, name);
     if (!err)
-        err = npk_stat(s, name, &info); /* an unknown name makes no sidecar */
+        err = npk__stat_file(s, name, &info); /* an unknown name makes no sidecar */
     if (err)
         return err;
     npk_info_clear(&info);

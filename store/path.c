@@ -294,10 +294,10 @@ int npk__sidecar_open(int dir_fd, bool create)
 
 int npk__sidecar_file_of(int root_fd, const char *path, const char *file, int flags)
 {
-    char full[NPK__PATH_BYTES + sizeof(NPK__SIDECAR) + 64];
+    char full[NPK__PATH_BYTES + sizeof(NPK__SIDECAR) + 256];
     const char *slash = strrchr(path, '/');
     size_t above = slash ? (size_t)(slash - path) + 1 : 0;
-    if (above >= NPK__PATH_BYTES || strlen(file) > 62)
+    if (above >= NPK__PATH_BYTES || strlen(file) > 255)
         return -ENAMETOOLONG;
     memcpy(full, path, above);
     stpcpy(stpcpy(stpcpy(full + above, NPK__SIDECAR), "/"), file);
@@ -316,8 +316,8 @@ int npk__sidecar_file_of(int root_fd, const char *path, const char *file, int fl
 
 int npk__sidecar_file(int dir_fd, const char *file, int flags)
 {
-    char path[sizeof(NPK__SIDECAR) + 64];
-    if (strlen(file) > 62)
+    char path[sizeof(NPK__SIDECAR) + 256];
+    if (strlen(file) > 255)
         return -ENAMETOOLONG;
     stpcpy(stpcpy(stpcpy(path, NPK__SIDECAR), "/"), file);
     /* O_NONBLOCK: a FIFO that somebody put there must not stop us. */

@@ -14,6 +14,7 @@
 #include "npk.h"
 #include "redo.h"
 #include "target.h"
+#include "view.h"
 
 static int open_for_replace(npk_store *s, const char *name, npk_target *t)
 {
@@ -43,16 +44,45 @@ static int replace(npk_target *t, const npk_extent *extents, size_t count, const
     return err ? err : npk__redo_replace(t, extents, count, rows);
 }
 
+/* Extents of rows that are shown: each stretch of them that is one in the file becomes an extent of its own. */
+static int replace_shown(npk_target *t, const npk_extent *extents, size_t count, const void *rows)
+{
+    const npk_live *live = t->marks.known.live;
+    size_t n = 0, capacity = count + 64;
+    if (t->marks.known.deleted == 0)
+        return replace(t, extents, count, rows);
+    npk_extent *physical = malloc(capacity * sizeof(*physical));
+    bool enough = physical != NULL;
+    for (size_t i = 0; i < count && enough; i++) {
+        for (uint64_t done = 0; done < extents[i].rows && enough;) {
+            npk_extent *more = n < capacity ? physical : realloc(physical, 2 * capacity * sizeof(*physical));
+            enough = more != NULL;
+            if (!enough)
+                break;
+            capacity = n < capacity ? capacity : 2 * capacity;
+            physical = more;
+            physical[n].rows = npk__view_run(live, extents[i].row + done, extents[i].rows - done, &physical[n].row);
+            done += physical[n++].rows;
+        }
+    }
+    int err = enough ? replace(t, physical, n, rows) : npk__fail(-ENOMEM, "out of memory");
+    free(physical);
+    return err;
+}
+
 npk_err npk_replace_range(npk_store *s, const char *name, uint64_t start, uint64_t count, const void *rows)
 {
     npk_target t;
     int err = open_for_replace(s, name, &t);
-    if (!err && (start > t.info.rows || count > t.info.rows - start))
+    uint64_t shown = err ? 0 : npk__target_rows(&t);
+    if (!err && (start > shown || count > shown - start))
         err = npk__fail(-ERANGE,
                         "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
-                        name, count, start, t.info.rows);
-    if (!err && count > 0)
-        err = replace(&t, &(npk_extent){start, count}, 1, rows);
+                        name, count, start, shown);
+    if (!err && count > 0) {
+        err = replace_shown(&t, &(npk_extent){start, count}, 1, rows);
+        npk__target_wrote(&t);
+    }
     npk__target_release(&t);
     return err;
 }
@@ -77,15 +107,17 @@ npk_err npk_replace_rows(npk_store *s, const char *name, const int64_t *indices,
     npk_extent few[64], *extents = few;
     int err = open_for_replace(s, name, &t);
     if (!err) {
-        size_t bad = kn_first_outside(indices, count, t.info.rows);
+        size_t bad = kn_first_outside(indices, count, npk__target_rows(&t));
         if (bad < count)
             err = npk__fail(-ERANGE, "\"%s\": index %" PRId64 " is outside; there are %" PRIu64 " rows", name,
-                            indices[bad], t.info.rows);
+                            indices[bad], npk__target_rows(&t));
     }
     if (!err && count > sizeof(few) / sizeof(few[0]) && !(extents = malloc(count * sizeof(*extents))))
         err = npk__fail(-ENOMEM, "out of memory");
-    if (!err && count > 0)
-        err = replace(&t, extents, make_extents(indices, count, t.info.rows, extents), rows);
+    if (!err && count > 0) {
+        err = replace_shown(&t, extents, make_extents(indices, count, npk__target_rows(&t), extents), rows);
+        npk__target_wrote(&t);
+    }
     npk__target_release(&t);
     if (extents != few)
         free(extents);

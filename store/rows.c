@@ -19,6 +19,7 @@
 #include "settle.h"
 #include "store.h"
 #include "target.h"
+#include "view.h"
 
 /* The kernel writes at most 2^31 - 4096 bytes in one call; whole rows of about this much are handed to it at once. */
 #define PIECE (UINT64_C(1) << 30)
@@ -133,7 +134,7 @@ static int append_open(npk_target *t, const void *rows, uint64_t count, uint64_t
     struct written w;
     if (bytes == 0) {
         if (first)
-            *first = t->info.rows;
+            *first = npk__target_rows(t);
         return 0;
     }
     int err = append_once(t, rows, bytes, &w);
@@ -157,7 +158,8 @@ static int append_open(npk_target *t, const void *rows, uint64_t count, uint64_t
     /* The rows count: a mark that stays does no harm, as it speaks of bytes that the header counts. */
     (void)npk__dirty_unmark(t->dir.fd, &t->entry);
     if (first)
-        *first = (w.begin - h->data_offset) / h->row_bytes;
+        *first = (w.begin - h->data_offset) / h->row_bytes - t->marks.known.deleted;
+    npk__target_wrote(t);
     if (no_room)
         (void)npk__rewrite_roomier(t);
     return 0;

@@ -15,6 +15,7 @@
 #include "io.h"
 #include "lease.h"
 #include "lock.h"
+#include "marks.h"
 #include "npk.h"
 #include "npy.h"
 #include "path.h"
@@ -105,6 +106,44 @@ static int finish_marked(npk_store *s, const char *path, int fd)
     return err ? err : 1;
 }
 
+/* P7: does the deletion log know rows that the file does not have? They are cut off it before any is written there: 1
+ * if that is to be done, 0 if there are none (any more). Two calls for an array from which nothing was ever deleted. */
+static int marks_beyond(npk_store *s, const char *path, int fd, bool cut)
+{
+    npk_dir dir;
+    npk_stamp stamp;
+    npk_info info = {0};
+    const char *leaf;
+    int err = npk__dir_of(s->root_fd, path, &dir, &leaf);
+    if (err)
+        return err;
+    err = npk__fd_stamp(fd, &stamp);
+    if (err)
+        npk__fail_errno(err, path);
+    int beyond = !err && npk__state_there(dir.fd, leaf, stamp.id.inode);
+    npk_lock lock = NPK_LOCK_NONE;
+    if (beyond && cut)
+        err = npk__lock_array(dir.fd, leaf, NPK_LOCK_EXCLUSIVE, &lock);
+    if (beyond && !err) {
+        npk_marks m = {.known = NPK_KNOWN_NONE};
+        err = npk__fd_look(fd, &info, &stamp);
+        if (err)
+            npk__fail_errno(err, path);
+        else if (cut)
+            err = npk__marks_look(dir.fd, leaf, fd, &info, &stamp, &m);
+        else
+            err = npk__known(dir.fd, leaf, fd, &info, &stamp, &m.known);
+        beyond = m.known.beyond;
+        if (!err && cut)
+            err = npk__marks_cut(&m);
+        npk__marks_release(&m);
+        npk_info_clear(&info);
+    }
+    npk__unlock(&lock);
+    npk__dir_release(&dir);
+    return err ? err : beyond;
+}
+
 npk_err npk_session_begin(npk_store *s, const char *path, int fd, bool *entered)
 {
     npk_info info;
@@ -133,6 +172,8 @@ npk_err npk_session_begin(npk_store *s, const char *path, int fd, bool *entered)
     npk_info_clear(&info);
     if (there > 0 && e.marked)
         there = finish_marked(s, path, fd);
+    if (there > 0 && (err = marks_beyond(s, path, fd, true)) < 0)
+        there = err;
     if (there < 0)
         return there;
     *entered = there > 0;
@@ -168,7 +209,10 @@ npk_err npk_session_ready(npk_store *s, const char *path, int fd, bool *ready)
     int there = find(s, path, fd, &id, &e);
     if (there < 0)
         return there;
-    *ready = there > 0 && !e.marked;
+    int beyond = there > 0 && !e.marked ? marks_beyond(s, path, fd, false) : 0;
+    if (beyond < 0 && beyond != -EUCLEAN)
+        return beyond;
+    *ready = there > 0 && !e.marked && beyond == 0;
     return 0;
 }
 
@@ -179,16 +223,24 @@ npk_err npk_session_forget(npk_store *s, const char *path, int fd)
     npk_dir dir;
     npk_lock lock;
     const char *leaf;
+    npk_stamp stamp;
     int there = find(s, path, fd, &id, &e);
-    if (there <= 0)
+    if (there < 0)
         return there;
-    int err = npk__store_writable(s, path);
-    if (!err)
-        err = npk__dir_of(s->root_fd, path, &dir, &leaf);
+    int err = npk__dir_of(s->root_fd, path, &dir, &leaf);
     if (err)
         return err;
-    err = npk__lock_array(dir.fd, leaf, NPK_LOCK_EXCLUSIVE, &lock);
+    bool stated = npk__state_there(dir.fd, leaf, id.inode);
+    if (there == 0 && !stated) {
+        npk__dir_release(&dir);
+        return 0;
+    }
+    err = npk__store_writable(s, path);
+    if (!err)
+        err = npk__lock_array(dir.fd, leaf, NPK_LOCK_EXCLUSIVE, &lock);
     if (!err) {
+        if (stated && npk__fd_stamp(fd, &stamp) == 0) /* what is written next is no longer what rows were deleted of */
+            npk__marks_ended(dir.fd, leaf, &stamp);
         err = npk__dirty_remove(dir.fd, &id, true);
         npk__unlock(&lock);
     }
@@ -206,6 +258,9 @@ static int end_without_writers(int dir_fd, const char *leaf, int ro_fd, const np
         return npk__fail_errno(err, leaf);
     if (leased && !npk__lease_holds(ro_fd))
         return npk__fail(-EBUSY, "\"%s\": a program has just opened it for writing", leaf);
+    err = npk__marks_rebind(dir_fd, leaf, ro_fd);
+    if (err)
+        return err;
     /* No sync: an entry that comes back after power loss finds header and data in agreement. */
     err = npk__dirty_remove(dir_fd, id, false);
     return err < 0 ? err : 0;

@@ -17,6 +17,7 @@
 #include "io.h"
 #include "lease.h"
 #include "lock.h"
+#include "marks.h"
 #include "npy.h"
 #include "path.h"
 #include "store.h"
@@ -73,10 +74,29 @@ static uint64_t data_end(const npk_info *info)
 struct look {
     npk_info info;
     npk_file_id id;
+    npk_stamp stamp;
     dev_t dev;
     size_t head_bytes;
     uint8_t head[FIRST_READ]; /* the file's first bytes */
 };
+
+static npk_stamp stamp_of(const struct statx *st)
+{
+    return (npk_stamp){.dev = makedev(st->stx_dev_major, st->stx_dev_minor),
+                       .id = npk__file_id_of(st),
+                       .size = st->stx_size,
+                       .mtime_ns = st->stx_mtime.tv_sec * INT64_C(1000000000) + st->stx_mtime.tv_nsec,
+                       .links = st->stx_nlink};
+}
+
+int npk__fd_stamp(int fd, npk_stamp *out)
+{
+    struct statx st;
+    int err = npk__statx_fd(fd, &st);
+    if (!err)
+        *out = stamp_of(&st);
+    return err;
+}
 
 static int look_once(int fd, struct look *l)
 {
@@ -89,7 +109,8 @@ static int look_once(int fd, struct look *l)
     out->file_bytes = st.stx_size;
     out->inode = st.stx_ino;
     out->mtime_us = st.stx_mtime.tv_sec * 1000000 + st.stx_mtime.tv_nsec / 1000;
-    l->id = npk__file_id_of(&st);
+    l->stamp = stamp_of(&st);
+    l->id = l->stamp.id;
     l->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
     l->head_bytes = 0;
     if (!S_ISREG(st.stx_mode))
@@ -140,6 +161,15 @@ static int look_at(int fd, struct look *l)
         if (tries == 3)
             return 0;
     }
+}
+
+int npk__fd_look(int fd, npk_info *out, npk_stamp *stamp)
+{
+    struct look l;
+    int err = look_at(fd, &l);
+    *out = l.info;
+    *stamp = l.stamp;
+    return err;
 }
 
 int npk__fd_facts(int fd, npk_info *out, npk_file_id *id)
@@ -579,28 +609,63 @@ static int set_size_natively(struct settling *w, uint64_t size)
     return err ? fail(w, err) : 0;
 }
 
-static int set_size_locked(struct settling *w, uint64_t size)
+/* Everything but the marks. finished, cut: of the array before and of what is done to it. */
+static int cut_data(struct settling *w, uint64_t size, const npk_file_id *id, bool finished, bool cut)
 {
-    npk_file_id id;
-    int err = settle_locked(w); /* an append that died is taken back, not cut in the middle */
-    if (!err)
-        err = npk__file_id(w->fd, &id);
-    if (err)
-        return err;
-    int rw_fd = npk__open_writable(w->dir_fd, w->leaf, w->fd, 0);
+    int rw_fd = npk__open_writable(w->dir_fd, w->leaf, w->fd, 0), err = 0;
     if (rw_fd < 0)
         return rw_fd;
-    bool finished = is_finished(&w->info);
-    if (cuts_rows(&w->info, size) && size >= w->info.header.data_offset)
+    if (cut)
         err = take_digits_down(w, rw_fd, size);
     else if (size < w->info.file_bytes && (w->state == NPK_PLAIN || size < w->info.header.data_offset))
-        err = npk__dirty_remove(w->dir_fd, &id, true); /* what comes next is not this array */
+        err = npk__dirty_remove(w->dir_fd, id, true); /* what comes next is not this array */
     if (err >= 0)
         err = npk__ftruncate(rw_fd, size);
     if (!err && finished && size < w->info.file_bytes && size >= w->info.header.data_offset)
-        err = allow_again(w, &id);
+        err = allow_again(w, id);
     npk__close(&rw_fd);
     return err ? fail(w, err) : 0;
+}
+
+/* Rows go: the state is told before, and what was deleted among them is forgotten after. */
+static int cut_with_marks(struct settling *w, uint64_t size, const npk_stamp *stamp)
+{
+    npk_info before = w->info;
+    npk_marks m;
+    uint64_t rows = (size - before.header.data_offset) / before.header.row_bytes;
+    int err = npk__marks_look(w->dir_fd, w->leaf, w->fd, &before, stamp, &m);
+    if (err)
+        return err;
+    err = npk__marks_shrink(&m, rows);
+    if (!err)
+        err = cut_data(w, size, &stamp->id, true, true);
+    if (!err) {
+        npk__known_wrote(&m.known, stamp, w->fd);
+        (void)npk__fd_stamp(w->fd, &m.stamp);
+        before.rows = before.live = before.physical_rows = rows;
+        npk__known_clip(&m.known, rows);
+        err = npk__marks_cut(&m);
+    }
+    npk__marks_release(&m);
+    return err;
+}
+
+static int set_size_locked(struct settling *w, uint64_t size)
+{
+    npk_stamp stamp;
+    int err = settle_locked(w); /* an append that died is taken back, not cut in the middle */
+    if (!err && (err = npk__fd_stamp(w->fd, &stamp)) != 0)
+        fail(w, err);
+    if (err)
+        return err;
+    bool cut = cuts_rows(&w->info, size) && size >= w->info.header.data_offset;
+    if (size < w->info.file_bytes && npk__state_there(w->dir_fd, w->leaf, stamp.id.inode)) {
+        if (cut)
+            return cut_with_marks(w, size, &stamp);
+        if (size < w->info.header.data_offset)
+            npk__marks_ended(w->dir_fd, w->leaf, &stamp);
+    }
+    return cut_data(w, size, &stamp.id, is_finished(&w->info), cut);
 }
 
 npk_err npk_set_size(npk_store *s, const char *path, int fd, uint64_t size)

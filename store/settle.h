@@ -43,5 +43,16 @@ int npk__open_writable(int dir_fd, const char *leaf, int fd, unsigned flags);
 
 /* Facts as npk_fd_stat, with the file's identity in the same breath (id may be NULL). */
 int npk__fd_facts(int fd, npk_info *out, npk_file_id *id);
+/* What tells a file, and this state of it, from others. */
+typedef struct npk_stamp {
+    uint64_t dev;
+    npk_file_id id;
+    uint64_t size;
+    int64_t mtime_ns;
+    uint32_t links;
+} npk_stamp;
+/* The facts with the file's stamp. */
+int npk__fd_look(int fd, npk_info *out, npk_stamp *stamp);
+int npk__fd_stamp(int fd, npk_stamp *out);
 
 #endif

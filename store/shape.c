@@ -24,26 +24,38 @@
 
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
 
+/* Rows of the file. Deleted ones before the last row that stays keep their place. */
+static int truncate_rows(npk_target *t, uint64_t rows)
+{
+    npk_header *h = &t->info.header;
+    uint64_t end = npk__rows_end(h, rows);
+    int err = rows < t->info.rows ? npk__marks_shrink(&t->marks, rows) : 0;
+    if (err)
+        return err;
+    err = rows < t->info.rows ? npk__write_rows(t->fd, h, rows) : 0; /* P3: digits first */
+    if (err > 0)
+        err = -EIO; /* fewer digits always have room */
+    if (!err && end < t->info.file_bytes)
+        err = npk__ftruncate(t->fd, end);
+    if (err)
+        return npk__fail_errno(err, t->name);
+    t->info.rows = t->info.live = t->info.physical_rows = rows;
+    npk__target_wrote(t);
+    npk__known_clip(&t->marks.known, rows);
+    return npk__marks_cut(&t->marks);
+}
+
 npk_err npk_truncate(npk_store *s, const char *name, uint64_t rows)
 {
     npk_target t;
     int err = npk__target_lock(s, name, &t);
     if (!err)
         err = npk__target_open(&t, NPK_TARGET_ALONE | NPK_TARGET_TAIL);
-    if (!err && rows > t.info.rows)
+    if (!err && rows > npk__target_rows(&t))
         err = npk__fail(-ERANGE, "\"%s\": %" PRIu64 " rows to be kept, and there are %" PRIu64 "; extend makes more",
-                        name, rows, t.info.rows);
-    if (!err) {
-        npk_header *h = &t.info.header;
-        uint64_t end = npk__rows_end(h, rows);
-        err = rows < t.info.rows ? npk__write_rows(t.fd, h, rows) : 0; /* P3: digits first */
-        if (err > 0)
-            err = -EIO; /* fewer digits always have room */
-        if (!err && end < t.info.file_bytes)
-            err = npk__ftruncate(t.fd, end);
-        if (err)
-            err = npk__fail_errno(err, name);
-    }
+                        name, rows, npk__target_rows(&t));
+    if (!err)
+        err = truncate_rows(&t, npk__target_row(&t, rows));
     npk__target_release(&t);
     return err;
 }
@@ -66,9 +78,10 @@ static int clear_way(const npk_target *t, uint64_t rows)
 static int extend(npk_target *t, uint64_t rows)
 {
     npk_header *h = &t->info.header;
-    if (rows < t->info.rows)
+    if (rows < npk__target_rows(t))
         return npk__fail(-ERANGE, "\"%s\": %" PRIu64 " rows, and there are %" PRIu64 "; truncate makes fewer", t->name,
-                         rows, t->info.rows);
+                         rows, npk__target_rows(t));
+    rows = npk__target_row(t, rows);
     if (rows == t->info.rows)
         return 0;
     int err = clear_way(t, rows);
@@ -80,6 +93,7 @@ static int extend(npk_target *t, uint64_t rows)
         err = npk__write_rows(t->fd, h, rows);
     if (err > 0)
         err = -EBUSY; /* there was room a moment ago */
+    npk__target_wrote(t);
     return err ? npk__fail_errno(err, t->name) : 0;
 }
 

@@ -42,11 +42,6 @@ STUB(npk_cast, U npk_store *s, U const char *name, U const char *dtype)
 STUB(npk_summarize, U npk_store *s, U const char *name, U npk_summary *out, U npk_progress *progress, U void *ctx)
 
 /* Deleted rows. */
-STUB(npk_drop_rows, U npk_store *s, U const char *name, U const npk_rows *rows, U uint64_t generation,
-     U uint64_t *dropped)
-STUB(npk_restore_rows, U npk_store *s, U const char *name, U const npk_range *physical, U size_t count,
-     U uint64_t generation, U uint64_t *restored)
-STUB(npk_deleted_ranges, U npk_store *s, U const char *name, U npk_range_visit *visit, U void *ctx)
 STUB(npk_compact, U npk_store *s, U const char *name, U unsigned flags, U npk_progress *progress, U void *ctx)
 STUB(npk_compact_policy, U npk_store *s, U const char *name, U unsigned *percent)
 STUB(npk_compact_policy_set, U npk_store *s, U const char *name, U unsigned percent)
@@ -57,43 +52,3 @@ STUB(npk_name_set, U npk_store *s, U const char *name, U const char *range_name,
 STUB(npk_name_remove, U npk_store *s, U const char *name, U const char *range_name)
 STUB(npk_append_named, U npk_store *s, U const char *name, U const char *range_name, U const void *rows,
      U uint64_t count, U uint64_t *first)
-
-/* Views. */
-npk_err npk_view_open(U npk_store *s, U const char *path, U int fd, npk_view **out)
-{
-    *out = NULL; /* nothing can have been deleted */
-    return 0;
-}
-
-void npk_view_close(npk_view **v)
-{
-    if (v)
-        *v = NULL;
-}
-
-uint64_t npk_view_bytes(U const npk_view *v)
-{
-    return 0;
-}
-
-uint64_t npk_view_generation(U const npk_view *v)
-{
-    return 0;
-}
-
-uint64_t npk_view_rows(U const npk_view *v)
-{
-    return 0;
-}
-
-ssize_t npk_view_read(U const npk_view *v, U int fd, U uint64_t offset, U void *out, U size_t bytes)
-{
-    return not_yet("npk_view_read");
-}
-
-ssize_t npk_view_write(U const npk_view *v, U int fd, U uint64_t offset, U const void *bytes, U size_t count)
-{
-    return not_yet("npk_view_write");
-}
-
-STUB(npk_view_set_size, U npk_store *s, U const char *path, U int fd, U const npk_view *v, U uint64_t shown_bytes)

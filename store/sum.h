@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sum.h - the checksums of redo records, journals and batches (FORMAT.md, "Sums").
+ * sum.h - the checksums of deletion logs, redo records, journals and batches (FORMAT.md, "Sums").
  *
  * They tell a torn or foreign record from a whole one. They are no defence against somebody who wants to fool them.
  */

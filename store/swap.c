@@ -136,26 +136,24 @@ static int random_name(char *out, size_t cap)
 }
 
 /* A file that is locked by us and still has its name: a sweeper may have come between the two. */
-static int make_tmp(npk_swap *w, mode_t mode)
+int npk__tmp_make(int sidecar_fd, mode_t mode, char name[32])
 {
     for (unsigned tries = 0; tries < 100; tries++) {
-        int err = random_name(w->tmp, sizeof(w->tmp));
+        int err = random_name(name, 32);
         if (err)
             return err;
-        int fd = npk__openat(w->sidecar_fd, w->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+        int fd = npk__openat(sidecar_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
         if (fd == -EEXIST)
             continue;
         if (fd < 0)
             return fd;
         struct stat st;
         err = npk__ofd_lock(fd, F_WRLCK, 0, 0);
-        if (!err && npk__fstat(fd, &st) == 0 && st.st_nlink > 0) {
-            w->fd = fd;
-            return 0;
-        }
+        if (!err && npk__fstat(fd, &st) == 0 && st.st_nlink > 0)
+            return fd;
         npk__close(&fd);
         if (err && err != -EAGAIN) {
-            (void)npk__unlinkat(w->sidecar_fd, w->tmp, 0);
+            (void)npk__unlinkat(sidecar_fd, name, 0);
             return err;
         }
     }
@@ -173,12 +171,12 @@ int npk__swap_begin(int dir_fd, const char *leaf, int old_fd, npk_swap *out)
     w.sidecar_fd = npk__sidecar_open(dir_fd, true);
     if (w.sidecar_fd < 0)
         return w.sidecar_fd;
-    int err = make_tmp(&w, old_fd >= 0 ? 0600 : 0666);
-    if (err) {
+    w.fd = npk__tmp_make(w.sidecar_fd, old_fd >= 0 ? 0600 : 0666, w.tmp);
+    if (w.fd < 0) {
         npk__close(&w.sidecar_fd);
-        return npk__fail_errno(err, leaf);
+        return npk__fail_errno(w.fd, leaf);
     }
-    err = old_fd >= 0 ? carry_over(old_fd, w.fd, leaf) : 0;
+    int err = old_fd >= 0 ? carry_over(old_fd, w.fd, leaf) : 0;
     if (err)
         npk__swap_abort(&w);
     else

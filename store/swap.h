@@ -9,6 +9,7 @@
 #define NPK_SWAP_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #define NPK__TMP_PREFIX "tmp."
 
@@ -38,6 +39,9 @@ int npk__swap_begin(int dir_fd, const char *leaf, int old_fd, npk_swap *out);
  * on success everything of it is closed. */
 int npk__swap_commit(npk_swap *w, unsigned flags);
 void npk__swap_abort(npk_swap *w); /* fine after a commit and on NPK_SWAP_NONE */
+
+/* A new file in the sidecar folder, O_RDWR, locked by us. Its descriptor or a negative errno. */
+int npk__tmp_make(int sidecar_fd, mode_t mode, char name[32]);
 
 /* Remove temporary files in the directory's sidecar that nobody holds. The number removed, or a negative errno. */
 int npk__swap_sweep(int sidecar_fd);

@@ -198,8 +198,18 @@ int npk__targets_lock(npk_store *s, const char *const *names, size_t count, npk_
     }
 }
 
+void npk__target_wrote(npk_target *t)
+{
+    if (!t->marks.known.stated)
+        return;
+    npk__known_wrote(&t->marks.known, &t->stamp, t->fd);
+    (void)npk__fd_stamp(t->fd, &t->stamp);
+    t->marks.stamp = t->stamp;
+}
+
 void npk__target_shut(npk_target *t)
 {
+    npk__marks_release(&t->marks);
     npk__close(&t->fd);
     npk_info_clear(&t->info);
 }
@@ -286,9 +296,10 @@ static int probe_writer(npk_target *t)
 static int look(npk_target *t)
 {
     npk_info_clear(&t->info);
-    int err = npk__fd_facts(t->fd, &t->info, &t->id);
+    int err = npk__fd_look(t->fd, &t->info, &t->stamp);
     if (err)
         return npk__fail_errno(err, t->name);
+    t->id = t->stamp.id;
     t->state = npk__settle_state(&t->info);
     return 0;
 }
@@ -435,6 +446,14 @@ static bool accepts(npk_settle_state state, unsigned how)
     return (state == NPK_PART_ROW || state == NPK_TAIL) && (how & (NPK_TARGET_TAIL | NPK_TARGET_ANY));
 }
 
+/* Which of its rows are deleted. What a log knows of rows that the file does not have is cut off before any can be
+ * written there (P7). */
+static int look_at_marks(npk_target *t)
+{
+    int err = npk__marks_look(t->dir.fd, t->leaf, t->fd, &t->info, &t->stamp, &t->marks);
+    return err ? err : npk__marks_cut(&t->marks);
+}
+
 int npk__target_open(npk_target *t, unsigned how)
 {
     int done = npk__redo_finish(t->dir.fd, t->leaf);
@@ -466,7 +485,9 @@ int npk__target_open(npk_target *t, unsigned how)
         err = wait_for_part_row(t);
     if (!err && !accepts(t->state, how))
         err = refuse_state(t);
-    return err ? err : make_entry(t);
+    if (!err)
+        err = make_entry(t);
+    return err ? err : look_at_marks(t);
 }
 
 /* ---- room for digits ------------------------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@
 
 #include "dirty.h"
 #include "lock.h"
+#include "marks.h"
 #include "npk.h"
 #include "path.h"
 
@@ -28,8 +29,10 @@ typedef struct npk_target {
     npk_info info;
     npk_settle_state state;
     npk_file_id id;
+    npk_stamp stamp;
     npk_dirty entry;  /* in the dirty table, made before the first change */
     bool was_entered; /* the entry was there before this operation */
+    npk_marks marks;  /* which of its rows are deleted; info speaks of all rows of the file */
 } npk_target;
 
 #define NPK_TARGET_NONE ((npk_target){.dir = {.fd = -1, .opened = -1}, .lock = {.fd = -1}, .fd = -1})
@@ -55,6 +58,8 @@ enum npk_target_open {
  * append left is taken back, a part-row of a dead writer set aside. -ENOENT, -ENOTSUP (no row array), -EINVAL
  * (unfinished), -EBUSY. */
 int npk__target_open(npk_target *t, unsigned how);
+/* The operation has written to the file: what is known of its rows goes on being known. */
+void npk__target_wrote(npk_target *t);
 /* Close the file, keep the lock. */
 void npk__target_shut(npk_target *t);
 /* Close and unlock everything; fine on NPK_TARGET_NONE and twice. */
@@ -73,6 +78,8 @@ int npk__set_tail_aside(int dir_fd, const char *leaf, int rw_fd, uint64_t offset
 /* Do the bytes beyond the rows begin like another array (several np.save into one file)? */
 bool npk__tail_is_npy(int fd, const npk_info *info);
 
+/* npk_stat of the data file itself, whatever its sidecar says. */
+int npk__stat_file(npk_store *s, const char *name, npk_info *out);
 /* Why row operations are not possible, as a sentence and -ENOTSUP; 0 if they are. */
 int npk__rows_possible(const char *name, const npk_info *info);
 /* -ENOENT with a sentence that tells how to find the names; other errors with their text. */
@@ -80,6 +87,21 @@ int npk__name_failed(int err, const char *name);
 
 /* For tests: how long to wait for a part-row to be completed, and for a lease holder, in ms. */
 extern unsigned npk__tail_wait_ms;
+
+/* Rows that are shown. */
+static inline uint64_t npk__target_rows(const npk_target *t)
+{
+    return t->info.rows - t->marks.known.deleted;
+}
+
+/* The row of the file behind a row that is shown; behind the last one: where the next will be. */
+static inline uint64_t npk__target_row(const npk_target *t, uint64_t logical)
+{
+    const npk_known *k = &t->marks.known;
+    return k->deleted
+               ? (logical < t->info.rows - k->deleted ? npk__live_select(k->live, logical) : logical + k->deleted)
+               : logical;
+}
 
 static inline uint64_t npk__rows_end(const npk_header *h, uint64_t rows)
 {

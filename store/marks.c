@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1
+
+#include "marks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "fail.h"
+#include "identity.h"
+#include "io.h"
+#include "path.h"
+
+/* ---- states ---------------------------------------------------------------------------------------------------- */
+
+/* The first generation of an array is the time in microseconds, so that one that had a state before, and lost it, does
+ * not have the same generations again. */
+static uint64_t first_generation(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void unlink_log(int dir_fd, const char *stem, uint64_t epoch)
+{
+    char name[NPK__DELLOG_NAME], path[NPK__DELLOG_NAME + 16];
+    npk__dellog_name(stem, epoch, name);
+    snprintf(path, sizeof(path), NPK__SIDECAR "/%s", name);
+    (void)npk__unlinkat(dir_fd, path, 0);
+}
+
+/* Of the two states of a swap that died, the one of the file that has the name. */
+static void keep_one(npk_marks *m, npk_states *s)
+{
+    unsigned at = npk__state_pick(s, &m->stamp);
+    if (s->count == 2) {
+        npk_state *other = &s->state[1 - at];
+        if (other->epoch && other->epoch != s->state[at].epoch)
+            unlink_log(m->dir_fd, m->known.stem, other->epoch);
+        if (other->id.inode != m->stamp.id.inode)
+            npk__state_unlink_inode(m->dir_fd, other->id.inode);
+        npk__state_clear(other);
+        npk_state keep = s->state[at];
+        s->state[1] = (npk_state){0};
+        s->state[0] = keep;
+    }
+    s->count = 1;
+}
+
+int npk__marks_states(npk_marks *m, npk_states *out)
+{
+    memset(out, 0, sizeof(*out));
+    int there = m->known.stated ? npk__state_load(m->dir_fd, m->known.stem, out) : 0;
+    if (there < 0)
+        return there;
+    snprintf(out->leaf, sizeof(out->leaf), "%s", m->leaf);
+    if (there > 0) {
+        keep_one(m, out);
+        return 0;
+    }
+    out->count = 1;
+    out->state[0].generation = first_generation();
+    int err = npk__identity_bind(m->fd, m->info, &m->stamp, &out->state[0]);
+    return err ? npk__fail_errno(err, m->leaf) : 0;
+}
+
+int npk__marks_save(npk_marks *m, npk_states *s, bool rebind)
+{
+    int err = rebind ? npk__identity_bind(m->fd, m->info, &m->stamp, &s->state[0]) : 0;
+    if (err)
+        return npk__fail_errno(err, m->leaf);
+    err = npk__state_save(m->dir_fd, s, true);
+    if (err)
+        return err;
+    m->known.stated = true;
+    npk__state_stem(s->leaf, m->known.stem);
+    m->known.epoch = s->state[0].epoch;
+    if (!s->state[0].epoch)
+        m->known.generation = s->state[0].generation;
+    return 0;
+}
+
+/* What is deleted, as a log of its own: the old one is removed after the state speaks of the new. */
+static int write_log(npk_marks *m, npk_states *s)
+{
+    char name[NPK__DELLOG_NAME], stem[NPK__STEM_BYTES];
+    npk_dellog_replay r = {.live = NULL};
+    npk_known *k = &m->known;
+    uint64_t epoch = k->epoch ? k->generation : s->state[0].generation;
+    npk__state_stem(m->leaf, stem);
+    npk__dellog_name(stem, epoch, name);
+    int side = npk__sidecar_open(m->dir_fd, true);
+    int err = side < 0 ? side
+                       : npk__dellog_create(side, name, epoch, m->info->header.row_bytes, k->live,
+                                            m->info->physical_rows, &r);
+    npk__close(&side);
+    if (err)
+        return err;
+    s->state[0].epoch = epoch;
+    err = npk__marks_save(m, s, false);
+    if (err) {
+        unlink_log(m->dir_fd, stem, epoch);
+        return err;
+    }
+    npk__known_forget(&m->stamp);
+    k->generation = epoch;
+    k->log_end = k->log_size = r.end;
+    k->log_changes = 0;
+    if (k->live) {
+        int own = npk__live_own(&k->live);
+        if (own || npk__live_cut(k->live, m->info->physical_rows) != 0)
+            return npk__fail(-ENOMEM, "out of memory");
+        npk__known_clip(k, m->info->physical_rows);
+    }
+    return 0;
+}
+
+int npk__marks_shrink(npk_marks *m, uint64_t rows)
+{
+    npk_states s;
+    if (!m->known.stated)
+        return 0;
+    int err = npk__marks_states(m, &s);
+    if (err)
+        return err;
+    if (s.state[0].rows > rows) {
+        npk_info fewer = *m->info;
+        fewer.physical_rows = rows;
+        fewer.header.data_bytes = rows * fewer.header.row_bytes;
+        err = npk__identity_bind(m->fd, &fewer, &m->stamp, &s.state[0]);
+        err = err ? npk__fail_errno(err, m->leaf) : npk__marks_save(m, &s, false);
+    }
+    npk__states_clear(&s);
+    return err;
+}
+
+/* ---- the state's place ----------------------------------------------------------------------------------------- */
+
+/* The array was renamed by somebody else: its state follows it. */
+static int follow(npk_marks *m)
+{
+    char old[NPK__STEM_BYTES];
+    npk_states s;
+    memcpy(old, m->known.stem, sizeof(old));
+    uint64_t old_epoch = m->known.epoch;
+    int err = npk__marks_states(m, &s);
+    if (!err && old_epoch)
+        err = write_log(m, &s);
+    else if (!err)
+        err = npk__marks_save(m, &s, false);
+    npk__states_clear(&s);
+    if (err)
+        return err;
+    char file[256], path[300];
+    npk__state_file(old, file);
+    snprintf(path, sizeof(path), NPK__SIDECAR "/%s", file);
+    (void)npk__unlinkat(m->dir_fd, path, 0);
+    if (old_epoch)
+        unlink_log(m->dir_fd, old, old_epoch);
+    return 0;
+}
+
+/* A state under the array's name that is another array's. One that says nothing just goes. */
+static int give_way(npk_marks *m)
+{
+    npk_states s;
+    char stem[NPK__STEM_BYTES];
+    unsigned at;
+    int how, there = npk__state_find(m->dir_fd, m->leaf, m->fd, m->info, &m->stamp, &s, stem, &at, &how);
+    if (there == 0 && s.count > 0)
+        there = npk__states_vacuous(&s) || s.state[0].strict ? npk__state_remove(m->dir_fd, stem, &s)
+                                                             : npk__state_set_aside(m->dir_fd, stem, &s, NULL);
+    npk__states_clear(&s);
+    return there < 0 ? there : 0;
+}
+
+int npk__marks_look(int dir_fd, const char *leaf, int fd, const npk_info *info, const npk_stamp *stamp, npk_marks *out)
+{
+    *out = (npk_marks){.dir_fd = dir_fd, .fd = fd, .leaf = leaf, .info = info, .stamp = *stamp};
+    char stem[NPK__STEM_BYTES];
+    int err = npk__known(dir_fd, leaf, fd, info, stamp, &out->known);
+    if (err)
+        return err;
+    npk__state_stem(leaf, stem);
+    if (out->known.stated && strcmp(stem, out->known.stem) != 0) {
+        err = give_way(out);
+        if (!err)
+            err = follow(out);
+    }
+    if (err)
+        npk__marks_release(out);
+    return err;
+}
+
+void npk__marks_release(npk_marks *m)
+{
+    npk__known_release(&m->known);
+}
+
+/* ---- records --------------------------------------------------------------------------------------------------- */
+
+/* State and log at the first deletion. */
+static int make_log(npk_marks *m)
+{
+    npk_states s;
+    if (m->stamp.links > 1)
+        return npk__fail(-EMLINK,
+                         "\"%s\": the file has %u names (hard links), and what is deleted under one would stay under "
+                         "the others; only one name is accepted",
+                         m->leaf, m->stamp.links);
+    int err = m->known.stated ? 0 : give_way(m);
+    if (!err)
+        err = npk__marks_states(m, &s);
+    if (err)
+        return err;
+    if (s.state[0].generation < m->known.generation)
+        s.state[0].generation = m->known.generation;
+    err = write_log(m, &s);
+    npk__states_clear(&s);
+    return err;
+}
+
+static int rewrite_log(npk_marks *m)
+{
+    npk_states s;
+    uint64_t old_epoch = m->known.epoch;
+    char old[NPK__STEM_BYTES];
+    memcpy(old, m->known.stem, sizeof(old));
+    int err = npk__marks_states(m, &s);
+    if (err)
+        return err;
+    err = write_log(m, &s);
+    npk__states_clear(&s);
+    if (!err && m->known.epoch != old_epoch)
+        unlink_log(m->dir_fd, old, old_epoch);
+    return err;
+}
+
+static int apply(npk_live *live, npk_delrec kind, const npk_range *ranges, size_t count, uint64_t rows)
+{
+    if (kind == NPK_DELREC_CUT)
+        return npk__live_cut(live, rows);
+    int err = 0;
+    for (size_t i = 0; i < count && !err; i++)
+        err = npk__live_mark(live, ranges[i].start, ranges[i].stop - ranges[i].start, kind == NPK_DELREC_DROP, NULL);
+    return err;
+}
+
+static int append_record(npk_marks *m, npk_delrec kind, const npk_range *ranges, size_t count, bool sync)
+{
+    npk_known *k = &m->known;
+    char name[NPK__DELLOG_NAME];
+    uint8_t *record = NULL;
+    size_t bytes = 0;
+    npk__dellog_name(k->stem, k->epoch, name);
+    int fd = npk__sidecar_file(m->dir_fd, name, O_RDWR);
+    if (fd < 0)
+        return fd == -ENOENT ? npk__fail(-EIO, "\"%s\": the deletion log has gone", name) : fd;
+    npk_dellog_replay r = {.end = k->log_end};
+    int err =
+        npk__dellog_record_make(kind, ranges, count, m->info->physical_rows, k->epoch, k->log_end, &record, &bytes);
+    if (!err)
+        err = npk__dellog_append(fd, k->log_size, &r, record, bytes);
+    if (!err && sync)
+        err = npk__dellog_sync(fd, k->log_end + bytes);
+    free(record);
+    npk__close(&fd);
+    if (err)
+        return npk__fail_errno(err, m->leaf);
+    k->log_end += bytes;
+    k->log_size = k->log_end;
+    k->log_changes++;
+    k->generation++;
+    return 0;
+}
+
+static bool outgrown(const npk_marks *m)
+{
+    uint64_t bitmap = m->info->physical_rows / 8, most = 2 * bitmap;
+    return m->known.log_end > (most > NPK__DELLOG_REWRITE ? most : NPK__DELLOG_REWRITE);
+}
+
+static int record(npk_marks *m, npk_delrec kind, const npk_range *ranges, size_t count, bool sync)
+{
+    npk_known *k = &m->known;
+    int err = k->epoch ? 0 : make_log(m);
+    if (!err && !k->live && !(k->live = npk__live_new()))
+        err = npk__fail(-ENOMEM, "out of memory");
+    if (!err)
+        err = append_record(m, kind, ranges, count, sync);
+    if (err)
+        return err;
+    /* Ours alone, unless somebody looks at it: what is kept for the next look is this very bitmap. */
+    npk__known_forget(&m->stamp);
+    if (npk__live_own(&k->live) != 0 || apply(k->live, kind, ranges, count, m->info->physical_rows) != 0) {
+        npk__live_unref(&k->live); /* the record counts all the same; who looks next reads it */
+        return 0;
+    }
+    npk__known_clip(k, m->info->physical_rows);
+    npk__known_logged(k, &m->stamp, k->live, k->log_end, k->log_changes);
+    if (outgrown(m))
+        (void)rewrite_log(m); /* a log that stays long does no harm */
+    return 0;
+}
+
+int npk__marks_record(npk_marks *m, npk_delrec kind, const npk_range *ranges, size_t count)
+{
+    return record(m, kind, ranges, count, false);
+}
+
+int npk__marks_cut(npk_marks *m)
+{
+    if (!m->known.beyond)
+        return 0;
+    int err = npk__fdatasync(m->fd); /* or the rows could come back without their marks */
+    return err ? npk__fail_errno(err, m->leaf) : record(m, NPK_DELREC_CUT, NULL, 0, true);
+}
+
+/* ---- the end of a data file ------------------------------------------------------------------------------------ */
+
+static int look_physically(int fd, const char *leaf, npk_info *info, npk_stamp *stamp)
+{
+    int err = npk__fd_look(fd, info, stamp);
+    return err ? npk__fail_errno(err, leaf) : 0;
+}
+
+/* The state that is bound to this very inode, under whatever name: 1, 0 or an error. */
+static int bound_state(int dir_fd, const char *leaf, const npk_stamp *stamp, npk_states *s, char stem[NPK__STEM_BYTES])
+{
+    memset(s, 0, sizeof(*s));
+    npk__state_stem(leaf, stem);
+    for (unsigned tries = 0; tries < 2; tries++) {
+        int there = npk__state_load(dir_fd, stem, s);
+        for (unsigned i = 0; there > 0 && i < s->count; i++)
+            if (s->state[i].id.inode == stamp->id.inode && s->state[i].id.birth_ns == stamp->id.birth_ns)
+                return 1;
+        if (there > 0)
+            npk__states_clear(s);
+        if (tries > 0 || npk__state_stem_of(dir_fd, stamp->id.inode, stem) <= 0)
+            return 0;
+    }
+    return 0;
+}
+
+int npk__marks_leave(int dir_fd, const char *leaf, int fd)
+{
+    npk_info info = {0};
+    npk_stamp stamp;
+    npk_states s;
+    char stem[NPK__STEM_BYTES];
+    unsigned at;
+    int how, err = look_physically(fd, leaf, &info, &stamp);
+    if (err)
+        return err;
+    memset(&s, 0, sizeof(s));
+    int there = npk__state_find(dir_fd, leaf, fd, &info, &stamp, &s, stem, &at, &how);
+    npk_info_clear(&info);
+    if (there == -EUCLEAN || (there > 0 && how == NPK_ID_DOUBT))
+        there = 0; /* not ours to end: whoever is asked about it decides */
+    if (there > 0 && stamp.links <= 1) {
+        s.state[at].strict = true;
+        s.state[at].id = stamp.id;
+        snprintf(s.leaf, sizeof(s.leaf), "%s", leaf);
+        char now[NPK__STEM_BYTES];
+        npk__state_stem(leaf, now);
+        if (strcmp(now, stem) == 0)
+            there = npk__state_save(dir_fd, &s, true);
+        there = there < 0 ? there : 1;
+    }
+    npk__states_clear(&s);
+    return there;
+}
+
+void npk__marks_ended(int dir_fd, const char *leaf, const npk_stamp *stamp)
+{
+    npk_states s;
+    char stem[NPK__STEM_BYTES];
+    npk__known_forget(stamp);
+    if (bound_state(dir_fd, leaf, stamp, &s, stem) <= 0)
+        return;
+    (void)npk__state_remove(dir_fd, stem, &s);
+    npk__states_clear(&s);
+}
+
+int npk__marks_rebind(int dir_fd, const char *leaf, int fd)
+{
+    npk_info info = {0};
+    npk_stamp stamp;
+    npk_states s;
+    char stem[NPK__STEM_BYTES];
+    unsigned at;
+    int how, err = look_physically(fd, leaf, &info, &stamp);
+    if (err)
+        return err;
+    memset(&s, 0, sizeof(s));
+    int there = npk__state_find(dir_fd, leaf, fd, &info, &stamp, &s, stem, &at, &how);
+    if (there > 0 && how == NPK_ID_SAME) {
+        npk_marks m;
+        err = npk__marks_look(dir_fd, leaf, fd, &info, &stamp, &m);
+        npk_states now;
+        if (!err && (err = npk__marks_states(&m, &now)) == 0) {
+            err = npk__marks_save(&m, &now, true);
+            npk__states_clear(&now);
+        }
+        npk__marks_release(&m);
+        if (err)
+            there = err;
+    }
+    npk__states_clear(&s);
+    npk_info_clear(&info);
+    return there < 0 && there != -EUCLEAN ? there : 0;
+}
+
+int npk__marks_sync(int dir_fd, const char *leaf, int fd)
+{
+    npk_info info = {0};
+    npk_stamp stamp;
+    npk_known k;
+    char name[NPK__DELLOG_NAME];
+    int err = look_physically(fd, leaf, &info, &stamp);
+    if (!err)
+        err = npk__known(dir_fd, leaf, fd, &info, &stamp, &k);
+    npk_info_clear(&info);
+    if (err)
+        return err;
+    if (k.epoch) {
+        npk__dellog_name(k.stem, k.epoch, name);
+        int log = npk__sidecar_file(dir_fd, name, O_RDWR);
+        err = log < 0 ? log : npk__dellog_sync(log, k.log_end);
+        npk__close(&log);
+        if (err == -ENOENT)
+            err = 0; /* rewritten meanwhile, and synced with that */
+        else if (err)
+            npk__fail_errno(err, name);
+        if (!err)
+            err = npk__sidecar_sync(dir_fd);
+    } else if (k.stated) {
+        err = npk__sidecar_sync(dir_fd);
+    }
+    npk__known_release(&k);
+    return err;
+}
