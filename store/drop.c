@@ -311,7 +311,7 @@ npk_err npk_restore_rows(npk_store *s, const char *name, const npk_range *physic
     return err;
 }
 
-npk_err npk_deleted_ranges(npk_store *s, const char *name, npk_range_visit *visit, void *ctx)
+static int visit_deleted(npk_store *s, const char *name, npk_range_visit *visit, void *ctx)
 {
     npk_target t;
     npk_stamp stamp;
@@ -330,5 +330,13 @@ npk_err npk_deleted_ranges(npk_store *s, const char *name, npk_range_visit *visi
         err = visit(ctx, start, stop < k.rows ? stop : k.rows);
     npk__known_release(&k);
     npk__target_release(&t);
+    return err;
+}
+
+npk_err npk_deleted_ranges(npk_store *s, const char *name, npk_range_visit *visit, void *ctx)
+{
+    int err = -ESTALE;
+    for (unsigned tries = 0; err == -ESTALE && tries < 100; tries++) /* P6: another file may just take the name */
+        err = visit_deleted(s, name, visit, ctx);
     return err;
 }

@@ -43,14 +43,17 @@ static int visit_file(void *ctx, int dir_fd, const char *path, const char *leaf,
     char name[NPK__PATH_BYTES];
     if (type != DT_REG || npk__path_to_name(path, name, sizeof(name)) != 0)
         return 0;
-    int fd = npk__openat(dir_fd, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
-    if (fd == -ENOENT || fd == -ELOOP)
-        return 0; /* gone or replaced since its name was read */
-    if (fd < 0)
-        return note(l, npk__fail_errno(fd, path));
     npk_info info = {0};
-    int err = npk__shown_facts(dir_fd, leaf, fd, &info, NULL);
-    npk__close(&fd);
+    int err = -ESTALE;
+    for (unsigned tries = 0; err == -ESTALE && tries < 100; tries++) { /* P6: another file may just take the name */
+        int fd = npk__openat(dir_fd, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+        if (fd == -ENOENT || fd == -ELOOP)
+            return 0; /* gone or replaced since its name was read */
+        if (fd < 0)
+            return note(l, npk__fail_errno(fd, path));
+        err = npk__shown_facts(dir_fd, leaf, fd, &info, NULL);
+        npk__close(&fd);
+    }
     if (err)
         return note(l, err);
     if (!info.reason || (l->flags & NPK_LIST_PLAIN))

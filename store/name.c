@@ -27,7 +27,7 @@
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 /* Facts as they are shown, or of the file itself: the latter can be told whatever its sidecar says. */
-static int stat_array(npk_store *s, const char *name, bool shown, npk_info *out)
+static int stat_once(npk_store *s, const char *name, bool shown, npk_info *out)
 {
     char path[NPK__PATH_BYTES];
     npk_dir dir;
@@ -53,6 +53,14 @@ static int stat_array(npk_store *s, const char *name, bool shown, npk_info *out)
     npk__dir_release(&dir);
     if (!err)
         *out = info;
+    return err;
+}
+
+static int stat_array(npk_store *s, const char *name, bool shown, npk_info *out)
+{
+    int err = -ESTALE;
+    for (unsigned tries = 0; err == -ESTALE && tries < 100; tries++) /* P6: another file may just take the name */
+        err = stat_once(s, name, shown, out);
     return err;
 }
 
