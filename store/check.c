@@ -364,6 +364,8 @@ npk_err npk_check(npk_store *s, const char *name, unsigned flags, npk_check_visi
     if (err)
         return err;
     err = npk__check_journal(&c);
+    if (!err && !name)
+        err = npk__check_batches(&c);
     if (err)
         return err;
     return name ? check_one(&c, name) : npk__walk(s->root_fd, "", false, &ops, &c);

@@ -26,6 +26,8 @@ int npk__check_redo(const npk_checking *c, int dir_fd, const char *path, const c
 /* The journal of the store, before its arrays, since the next change of one finishes it (J3, J4); one of a group. */
 int npk__check_journal(const npk_checking *c);
 int npk__check_group_journal(const npk_checking *c, int side_fd, const char *path);
+/* The batches of the store (J5, J6). */
+int npk__check_batches(const npk_checking *c);
 /* A file "redo.*" of the folder: is it an array's (J2)? */
 int npk__check_redo_file(const npk_checking *c, int dir_fd, int side_fd, const char *file, const char *path);
 

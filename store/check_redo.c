@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The rules of FORMAT.md about what is to be redone: J1 and J2, records of replaced rows; J3 and J4, the journal. */
+/* The rules of FORMAT.md about what is to be redone: J1 and J2, records of replaced rows; J3 and J4, the journal; J5
+ * and J6, batches. */
 #define _GNU_SOURCE 1
 
 #include <errno.h>
@@ -108,4 +109,27 @@ int npk__check_journal(const npk_checking *c)
                         : err   ? "; not finished: "
                                 : "; finished",
                         repair && err ? npk_error() : "");
+}
+
+/* ---- batches --------------------------------------------------------------------------------------------------- */
+
+static int check_batch(void *ctx, const npk_batch_info *info)
+{
+    const npk_checking *c = ctx;
+    char path[200];
+    snprintf(path, sizeof(path), NPK__SIDECAR "/" NPK__BATCH_DIR "/%s", info->id);
+    if (info->damaged)
+        return npk__finding(c, NPK_WARNING, path, "J6", false,
+                            "\"%s\": a batch whose log cannot be read; npk batch abort removes it", path);
+    if (!info->expired)
+        return 0;
+    return npk__finding(c, NPK_NOTE, path, "J5", false,
+                        "\"%s\": a batch with changes of %" PRIu64
+                        " arrays whose process has died before it was committed; the next batch removes it",
+                        path, info->arrays);
+}
+
+int npk__check_batches(const npk_checking *c)
+{
+    return npk_batch_list(c->s, check_batch, (void *)(uintptr_t)c);
 }

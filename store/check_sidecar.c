@@ -96,6 +96,8 @@ static int check_name(void *ctx, const char *name, unsigned char type)
         return npk__check_redo_file(f->c, f->dir_fd, f->side_fd, name, path);
     if (strcmp(name, NPK__JOURNAL_FILE) == 0)
         return npk__check_group_journal(f->c, f->side_fd, path);
+    if (strcmp(name, NPK__BATCH_DIR) == 0)
+        return 0; /* npk__check_batches */
     if (strcmp(name, "lock") == 0 || strcmp(name, "dirty") == 0) {
         if (npk__fstatat(f->side_fd, name, &st) == 0 && !S_ISREG(st.st_mode))
             return npk__finding(f->c, NPK_DAMAGE, path, "F11", false, "\"%s\": not a regular file; remove it", path);

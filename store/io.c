@@ -442,6 +442,11 @@ int npk__fallocate(int fd, int mode, uint64_t offset, uint64_t bytes)
     return err ? err : CALL(int, fallocate(fd, mode, (off_t)offset, (off_t)bytes));
 }
 
+void npk__writeback(int fd)
+{
+    (void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 int npk__fsync(int fd)
 {
     int err = seam("fsync", NULL);

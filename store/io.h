@@ -50,6 +50,8 @@ ssize_t npk__copy_file_range(int in, uint64_t in_offset, int out, uint64_t out_o
 int npk__copy_full(int in, uint64_t in_offset, int out, uint64_t out_offset, uint64_t bytes); /* M */
 int npk__ftruncate(int fd, uint64_t bytes);                                                   /* M */
 int npk__fallocate(int fd, int mode, uint64_t offset, uint64_t bytes);                        /* M */
+/* Begin to write the file to the disk, without waiting and without a promise. */
+void npk__writeback(int fd);
 int npk__fsync(int fd);                                                                       /* M */
 int npk__fdatasync(int fd);                                                                   /* M */
 int npk__syncfs(int fd);                                                                      /* M */

@@ -378,13 +378,13 @@ static int stop_at_path(void *ctx, const npk_step *step)
     return !ctx || strcmp(ctx, step->path) == 0;
 }
 
-/* 1: the journal names the path. */
-static int names(npk_store *s, const char *path)
+/* 1: the journal of the store whose root is root_fd names the path. */
+static int names_in(int root_fd, const char *path)
 {
     struct stat st;
-    if (npk__fstatat(s->root_fd, NPK__SIDECAR "/" NPK__JOURNAL_FILE, &st) != 0 || st.st_size == 0)
+    if (npk__fstatat(root_fd, NPK__SIDECAR "/" NPK__JOURNAL_FILE, &st) != 0 || st.st_size == 0)
         return 0;
-    int fd = npk__sidecar_file(s->root_fd, NPK__JOURNAL_FILE, O_RDONLY);
+    int fd = npk__sidecar_file(root_fd, NPK__JOURNAL_FILE, O_RDONLY);
     if (fd < 0)
         return fd == -ENOENT || fd == -EACCES ? 0 : fd;
     uint8_t *bytes;
@@ -395,6 +395,23 @@ static int names(npk_store *s, const char *path)
     npk__close(&fd);
     free(bytes);
     return err;
+}
+
+/* The same for a store that holds this one as a group. */
+static int names_above(const struct npk_above *above, const char *path)
+{
+    char full[2 * NPK__PATH_BYTES];
+    if (path)
+        snprintf(full, sizeof(full), "%s/%s", above->path, path);
+    return names_in(above->fd, path ? full : NULL);
+}
+
+static int names(npk_store *s, const char *path)
+{
+    int named = names_in(s->root_fd, path);
+    for (unsigned i = 0; i < s->above_count && named == 0; i++)
+        named = names_above(&s->above[i], path);
+    return named;
 }
 
 int npk__journal_blocks(npk_store *s, const char *path)
@@ -408,13 +425,13 @@ static int wait_without_writing(npk_store *s, const char *path, unsigned flags)
 {
     for (unsigned waited = 0;; waited++) {
         npk_lock lock;
-        int named = names(s, path);
+        int named = names_in(s->root_fd, path);
         if (named <= 0)
             return named;
         int err = npk__lock_slot(s->root_fd, NPK_SLOT_JOURNAL, NPK_LOCK_TRY, &lock);
         if (!err) {
             npk__unlock(&lock);
-            if (names(s, path) <= 0)
+            if (names_in(s->root_fd, path) <= 0)
                 return 0;
             return npk__fail(
                 -EUCLEAN,
@@ -429,11 +446,8 @@ static int wait_without_writing(npk_store *s, const char *path, unsigned flags)
     }
 }
 
-int npk__journal_wait(npk_store *s, const char *path, unsigned flags)
+static int wait_here(npk_store *s, const char *path, unsigned flags)
 {
-    int named = names(s, path);
-    if (named <= 0)
-        return named;
     npk_journal j = NPK_JOURNAL_NONE;
     j.store = s;
     int err = s->flags & NPK_READ_ONLY || flags & NPK_JOURNAL_LOOK
@@ -442,6 +456,27 @@ int npk__journal_wait(npk_store *s, const char *path, unsigned flags)
     npk__journal_end(&j);
     if (err == -EROFS || err == -EACCES || err == -EPERM)
         return wait_without_writing(s, path, flags);
+    return err;
+}
+
+static int wait_above(npk_store *s, const struct npk_above *above, unsigned flags)
+{
+    npk_store *up = NULL;
+    int err = npk_store_open_fd(above->fd, (s->flags & NPK_READ_ONLY) | NPK_NO_REDIRECT, &up);
+    if (!err)
+        err = npk__journal_wait(up, NULL, flags);
+    npk_store_close(&up);
+    return err;
+}
+
+int npk__journal_wait(npk_store *s, const char *path, unsigned flags)
+{
+    int named = names_in(s->root_fd, path);
+    int err = named > 0 ? wait_here(s, path, flags) : named;
+    for (unsigned i = 0; i < s->above_count && !err; i++) {
+        named = names_above(&s->above[i], path);
+        err = named > 0 ? wait_above(s, &s->above[i], flags) : named;
+    }
     return err;
 }
 

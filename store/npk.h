@@ -242,6 +242,59 @@ npk_err npk_reset(npk_store *s);
 /* All that returned before is durable afterwards: data, headers, sidecars and directories. name NULL: the whole store. */
 npk_err npk_sync(npk_store *s, const char *name);
 
+/* ---- batches --------------------------------------------------------------------------------------------------- */
+
+/* Changes of several arrays that nobody else sees until they are committed, and then happen, and are durable, all or
+ * none. Inside, arrays are as the batch has made them; indices mean that state. Nothing is kept in memory: any number of processes
+ * may work in one batch, one operation at a time.
+ * First commit wins: if an array that the batch has read or changed is another one by then (or a program has it open
+ * for writing), the commit fails with -ESTALE, changes nothing, and the sentence names the array.
+ * Names inside a batch are those of the store handle that it was opened by. */
+typedef struct npk_batch npk_batch;
+enum npk_batch_flags {
+    NPK_BATCH_KEEP = 1, /* it stays until it is committed or aborted; else it goes with its handle or its process */
+};
+/* Begin one; id NULL: a name is made up. Batches whose process has died are removed. -EEXIST, -EINVAL. */
+npk_err npk_batch_begin(npk_store *s, const char *id, unsigned flags, npk_batch **out);
+/* One that exists, in the store or in one that holds the store as a group. -ENOENT. */
+npk_err npk_batch_open(npk_store *s, const char *id, npk_batch **out);
+const char *npk_batch_id(const npk_batch *b);
+/* Frees the handle; that of npk_batch_begin without NPK_BATCH_KEEP aborts the batch. NULL is fine. */
+void npk_batch_close(npk_batch **b);
+
+/* As the functions of the store, inside the batch; the functions that change something change nothing outside it.
+ * -ENOTSUP besides: rows of the array are deleted. */
+npk_err npk_batch_save(npk_batch *b, const npk_array_in *arrays, size_t count);
+npk_err npk_batch_append(npk_batch *b, const char *name, const void *rows, uint64_t count, uint64_t *first);
+npk_err npk_batch_replace_range(npk_batch *b, const char *name, uint64_t start, uint64_t count, const void *rows);
+npk_err npk_batch_replace_rows(npk_batch *b, const char *name, const int64_t *indices, size_t count, const void *rows);
+npk_err npk_batch_remove(npk_batch *b, const char *name);
+npk_err npk_batch_stat(npk_batch *b, const char *name, npk_info *out);
+npk_err npk_batch_read_range(npk_batch *b, const char *name, uint64_t start, uint64_t count, void *out);
+npk_err npk_batch_read_rows(npk_batch *b, const char *name, const int64_t *indices, size_t count, void *out);
+/* Bytes of the array's file as the batch has it; short at its end. */
+ssize_t npk_batch_read_file(npk_batch *b, const char *name, uint64_t offset, void *out, size_t bytes);
+
+/* What was staged is synced, then everything happens. Frees the handle when it returns 0; else the batch is there as
+ * before, to be committed again or aborted; but after -EIO, -ENOSPC and the like in the middle of it the next change of
+ * the store goes on with the commit. -ESTALE, -EINVAL (an array in it is unfinished), -EMLINK. */
+npk_err npk_batch_commit(npk_batch **b);
+/* Everything in it goes. Frees the handle when it returns 0. */
+npk_err npk_batch_abort(npk_batch **b);
+
+typedef struct npk_batch_info {
+    const char *id;
+    uint64_t arrays; /* changed in it */
+    int64_t created_us;
+    bool kept;    /* begun with NPK_BATCH_KEEP */
+    bool expired; /* its process has died: the next npk_batch_begin removes it */
+    bool damaged; /* can only be aborted */
+} npk_batch_info;
+typedef int npk_batch_list_visit(void *ctx, const npk_batch_info *info);
+npk_err npk_batch_list(npk_store *s, npk_batch_list_visit *visit, void *ctx);
+/* Remove the batches that have expired. removed may be NULL. */
+npk_err npk_batch_sweep(npk_store *s, unsigned *removed);
+
 /* ---- which rows ------------------------------------------------------------------------------------------------- */
 
 /* A choice of rows of an array, in order; duplicates are possible. Rows are logical (as shown), all of them inside the

@@ -20,6 +20,7 @@
 #include "npk.h"
 #include "path.h"
 #include "redo.h"
+#include "save.h"
 #include "store.h"
 #include "swap.h"
 #include "target.h"
@@ -31,8 +32,7 @@
 
 struct job {
     const npk_array_in *in;
-    char descr[64];
-    uint64_t bytes;
+    npk_save_plan plan;
     char *path;
 };
 
@@ -49,9 +49,8 @@ struct saving {
 
 /* ---- before the first byte ------------------------------------------------------------------------------------- */
 
-static int check_values(struct job *j)
+int npk__save_plan(const npk_array_in *in, npk_save_plan *j)
 {
-    const npk_array_in *in = j->in;
     npk_dtype dtype;
     int err = npk_dtype_parse(in->dtype, &dtype, j->descr);
     if (err)
@@ -140,7 +139,7 @@ static int check_all(struct saving *w, const npk_array_in *arrays)
         j->in = &arrays[i];
         int err = npk__name_to_path(j->in->name, path, sizeof(path));
         if (!err)
-            err = check_values(j);
+            err = npk__save_plan(j->in, &j->plan);
         if (!err && !(j->path = strdup(path)))
             err = npk__fail(-ENOMEM, "out of memory");
         if (!err)
@@ -153,18 +152,17 @@ static int check_all(struct saving *w, const npk_array_in *arrays)
 
 /* ---- one array ------------------------------------------------------------------------------------------------- */
 
-static int write_array(const struct job *j, const npk_swap *w)
+int npk__save_write(const npk_array_in *in, const npk_save_plan *j, int fd)
 {
     uint8_t header[HEADER_BYTES];
     size_t bytes;
-    int err = npk_header_format(j->descr, false, j->in->shape, j->in->ndim, header, sizeof(header), &bytes);
+    int err = npk_header_format(j->descr, false, in->shape, in->ndim, header, sizeof(header), &bytes);
     if (err)
         return err;
-    err = npk__pwrite_full(w->fd, header, bytes, 0);
+    err = npk__pwrite_full(fd, header, bytes, 0);
     if (err || j->bytes == 0)
         return err;
-    return j->in->data ? npk__pwrite_full(w->fd, j->in->data, j->bytes, bytes)
-                       : npk__ftruncate(w->fd, bytes + j->bytes);
+    return in->data ? npk__pwrite_full(fd, in->data, j->bytes, bytes) : npk__ftruncate(fd, bytes + j->bytes);
 }
 
 /* The new data is on the disk before the old file goes: what npk_sync() said of the old array must hold, so after power
@@ -181,7 +179,7 @@ static int replace(const struct saving *w, const struct job *j, int dir_fd, cons
         return err;
     if (j == w->jobs)
         (void)npk__swap_sweep(swap.sidecar_fd); /* what killed savers left, once a call */
-    err = write_array(j, &swap);
+    err = npk__save_write(j->in, &j->plan, swap.fd);
     if (!err && old_fd >= 0)
         err = npk__fdatasync(swap.fd);
     if (err)
@@ -254,7 +252,7 @@ static unsigned threads_for(const struct saving *w)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < w->count; i++)
-        if (__builtin_add_overflow(bytes, w->jobs[i].bytes, &bytes))
+        if (__builtin_add_overflow(bytes, w->jobs[i].plan.bytes, &bytes))
             bytes = UINT64_MAX;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (bytes < PARALLEL_BYTES || cores < 2)

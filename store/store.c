@@ -26,6 +26,65 @@ int npk__store_writable(const npk_store *s, const char *name)
                      s->label);
 }
 
+/* ---- stores above ---------------------------------------------------------------------------------------------- */
+
+#define MOST_ABOVE 16
+
+static void forget_above(npk_store *s)
+{
+    for (unsigned i = 0; i < s->above_count; i++) {
+        npk__close(&s->above[i].fd);
+        free(s->above[i].path);
+    }
+    free(s->above);
+    s->above = NULL;
+    s->above_count = 0;
+}
+
+/* A directory that somebody else could have put there is not one whose journal we follow. */
+static bool is_trusted(const struct stat *st, const struct stat *root)
+{
+    return st->st_dev == root->st_dev && st->st_uid == root->st_uid && !(st->st_mode & S_IWOTH);
+}
+
+/* The directories above the root that have a sidecar folder: a change of several arrays, or a batch, of a store that
+ * holds this one as a group is noted there. Best effort: what cannot be seen is not above. */
+static void look_above(npk_store *s)
+{
+    char link[40], path[NPK__PATH_BYTES];
+    struct stat root, st, side;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", s->root_fd);
+    ssize_t n = readlink(link, path, sizeof(path) - 1);
+    if (n <= 1 || npk__fstat(s->root_fd, &root) != 0)
+        return;
+    path[n] = '\0';
+    int at = s->root_fd;
+    const char *below = path + n;
+    for (unsigned level = 0; level < MOST_ABOVE && below > path + 1; level++) {
+        int up = npk__openat(at, "..", O_PATH | O_DIRECTORY, 0);
+        if (at != s->root_fd && (s->above_count == 0 || s->above[s->above_count - 1].fd != at))
+            npk__close(&at);
+        at = up;
+        do
+            below--;
+        while (below > path && below[-1] != '/');
+        if (up < 0 || npk__fstat(up, &st) != 0 || !is_trusted(&st, &root))
+            break;
+        if (npk__fstatat(up, NPK__SIDECAR, &side) != 0 || !S_ISDIR(side.st_mode) || side.st_uid != root.st_uid)
+            continue;
+        struct npk_above *list = realloc(s->above, (s->above_count + 1) * sizeof(*list));
+        if (!list)
+            break;
+        s->above = list;
+        list[s->above_count] = (struct npk_above){up, strdup(below)};
+        if (!list[s->above_count].path)
+            break;
+        s->above_count++;
+    }
+    if (at >= 0 && at != s->root_fd && (s->above_count == 0 || s->above[s->above_count - 1].fd != at))
+        npk__close(&at);
+}
+
 /* Takes dir_fd (O_PATH), also on failure. */
 static int open_dir(int dir_fd, const char *label, unsigned flags, npk_store **out)
 {
@@ -49,6 +108,7 @@ static int open_dir(int dir_fd, const char *label, unsigned flags, npk_store **o
     s->root_fd = dir_fd;
     s->flags = flags;
     s->label = copy;
+    look_above(s);
     *out = s;
     return 0;
 }
@@ -109,6 +169,7 @@ void npk_store_close(npk_store **s)
     if (!s || !*s)
         return;
     npk__locks_drop_idle();
+    forget_above(*s);
     npk__close(&(*s)->root_fd);
     free((*s)->label);
     free(*s);

@@ -16,6 +16,11 @@ struct npk_store {
     int root_fd;     /* O_PATH | O_DIRECTORY */
     unsigned flags;  /* npk_open_flags */
     char *label;     /* the path as the caller gave it, for sentences */
+    struct npk_above {
+        int fd;     /* O_PATH */
+        char *path; /* of the root, from there */
+    } * above;      /* the directories above the root that may hold it as a group, nearest first */
+    unsigned above_count;
     int lease_proof; /* npk_leases_prove(): what it found, 0 before; accessed atomically */
 };
 

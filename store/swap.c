@@ -90,7 +90,7 @@ static int copy_flags(int from, int to)
     return 0;
 }
 
-static int carry_over(int from, int to, const char *leaf)
+int npk__carry_over(int from, int to, const char *leaf)
 {
     struct stat old, new;
     int err = npk__fstat(from, &old);
@@ -176,7 +176,7 @@ int npk__swap_begin(int dir_fd, const char *leaf, int old_fd, npk_swap *out)
         npk__close(&w.sidecar_fd);
         return npk__fail_errno(w.fd, leaf);
     }
-    int err = old_fd >= 0 ? carry_over(old_fd, w.fd, leaf) : 0;
+    int err = old_fd >= 0 ? npk__carry_over(old_fd, w.fd, leaf) : 0;
     if (err)
         npk__swap_abort(&w);
     else

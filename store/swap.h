@@ -42,6 +42,8 @@ void npk__swap_abort(npk_swap *w); /* fine after a commit and on NPK_SWAP_NONE *
 
 /* A new file in the sidecar folder, O_RDWR, locked by us. Its descriptor or a negative errno. */
 int npk__tmp_make(int sidecar_fd, mode_t mode, char name[32]);
+/* Give a new file the owner, mode, xattrs and inode flags of an old one: as for npk__swap_begin. */
+int npk__carry_over(int from, int to, const char *leaf);
 
 /* Remove temporary files in the directory's sidecar that nobody holds. The number removed, or a negative errno. */
 int npk__swap_sweep(int sidecar_fd);

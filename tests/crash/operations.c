@@ -211,7 +211,105 @@ static const char *check_append_many(npk_store *s, unsigned acked, bool power)
     return NULL;
 }
 
+/* ---- batches --------------------------------------------------------------------------------------------------- */
+
+/* After step g: the picked rows of x and all of z are of generation g, y has g * 40 rows more, n<g> exists, and gone is
+ * gone. */
+static void setup_batch(npk_store *s)
+{
+    make(s, "x", ROWS);
+    make(s, "y", 990);
+    make(s, "group/z", 500);
+    make(s, "gone", 3);
+}
+
+static int change_in_batch(npk_batch *b, unsigned g)
+{
+    static float rows[ROWS * FLOATS];
+    int64_t indices[PICKED];
+    char name[32];
+    const uint64_t shape[2] = {500, FLOATS};
+    for (unsigned i = 0; i < PICKED; i++) {
+        indices[i] = picked(i);
+        fill(rows + i * FLOATS, (uint64_t)(indices[i] < 0 ? indices[i] + ROWS : indices[i]), 1, g);
+    }
+    int err = npk_batch_replace_rows(b, "x", indices, PICKED, rows);
+    if (err)
+        return err;
+    fill(rows, 990 + (g - 1) * 40, 40, 0);
+    err = npk_batch_append(b, "y", rows, 40, NULL);
+    if (err)
+        return err;
+    fill(rows, 0, 500, g);
+    snprintf(name, sizeof(name), "new/n%u", g);
+    const npk_array_in in[2] = {{"group/z", "float32", shape, 2, rows}, {name, "float32", shape, 2, rows}};
+    err = npk_batch_save(b, in, 2);
+    return err || g > 1 ? err : npk_batch_remove(b, "gone");
+}
+
+static int run_batch(npk_store *s, crash_ack *ack)
+{
+    for (unsigned g = 1; g <= 2; g++) {
+        npk_batch *b = NULL;
+        int err = npk_batch_begin(s, NULL, 0, &b);
+        if (!err)
+            err = change_in_batch(b, g);
+        if (!err)
+            err = npk_batch_commit(&b);
+        npk_batch_close(&b);
+        if (err)
+            return err;
+        ack();
+    }
+    return 0;
+}
+
+static int exists(npk_store *s, const char *name)
+{
+    bool there = false;
+    return npk_exists(s, name, &there) == 0 ? there : -1;
+}
+
+static const char *check_batch(npk_store *s, unsigned acked, bool power)
+{
+    uint64_t rows, y_rows;
+    (void)power; /* a commit that returned is durable, and one that did not is all or nothing */
+    float *z = load(s, "group/z", &rows);
+    if (!z)
+        return why;
+    int g = rows == 500 ? generation_of(z, 0) : -1;
+    for (uint64_t i = 0; i < rows; i++)
+        g = generation_of(z, i) == g ? g : -1;
+    free(z);
+    if (g < (int)acked || g > (int)acked + 1) {
+        snprintf(why, sizeof(why), "z is of generation %d after %u commits", g, acked);
+        return why;
+    }
+    float *x = load(s, "x", &rows);
+    if (!x)
+        return why;
+    *why = '\0';
+    for (uint64_t i = 0; i < ROWS && !*why; i++)
+        if (generation_of(x, i) != (is_picked(i) ? g : 0))
+            snprintf(why, sizeof(why), "row %lu of x is of generation %d, z of %d", (unsigned long)i,
+                     generation_of(x, i), g);
+    free(x);
+    float *y = *why ? NULL : load(s, "y", &y_rows);
+    if (!y)
+        return why;
+    if (y_rows != 990 + 40 * (uint64_t)g)
+        snprintf(why, sizeof(why), "y has %lu rows, z is of generation %d", (unsigned long)y_rows, g);
+    for (uint64_t i = 0; i < y_rows && !*why; i++)
+        if (generation_of(y, i) != 0)
+            snprintf(why, sizeof(why), "row %lu of y is another", (unsigned long)i);
+    free(y);
+    if (!*why && (exists(s, "gone") != (g == 0) || exists(s, "new/n1") != (g >= 1) || exists(s, "new/n2") != (g >= 2)))
+        snprintf(why, sizeof(why), "names do not fit generation %d", g);
+    return *why ? why : NULL;
+}
+
 const crash_op crash_ops[] = {
+    {"batch", setup_batch, run_batch, check_batch},
     {"replace_rows", setup_one, run_replace_rows, check_replace_rows},
     {"replace_range", setup_one, run_replace_range, check_replace_range},
     {"append_many", setup_three, run_append_many, check_append_many},
