@@ -111,14 +111,18 @@ npk_err npk_batch_save(npk_batch *b, const npk_array_in *arrays, size_t count)
 
 npk_err npk_batch_remove(npk_batch *b, const char *name)
 {
-    npk_info info;
     size_t entry;
-    int base;
-    int err = enter_and_look(b, name, &entry, &info, &base);
+    int base = -1;
+    int err = enter(b, name, &entry);
     if (err)
         return err;
-    err = npk__stage_remove(b, entry);
-    leave(b, &info, &base);
+    err = npk__stage_open_base(b, &b->list[entry], &base);
+    npk__close(&base);
+    if (err == -ENOENT)
+        err = npk__name_failed(err, name);
+    if (!err)
+        err = npk__stage_remove(b, entry);
+    npk__batch_leave(b);
     return err;
 }
 

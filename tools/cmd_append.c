@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "args.h"
+#include "in_batch.h"
 #include "index.h"
 #include "mounted.h"
 #include "output.h"
@@ -19,24 +20,43 @@
 
 const cli_option cli_append_options[] = {
     {"raw", NULL, "take the rows as bytes, also where they look like .npy"},
+    {"batch", "ID", "inside this batch; nobody else sees it before it is committed"},
     {NULL, NULL, NULL},
 };
 
 const cli_option cli_replace_options[] = {
     {"raw", NULL, "take the rows as bytes, also where they look like .npy"},
+    {"batch", "ID", "inside this batch; nobody else sees it before it is committed"},
     {NULL, NULL, NULL},
 };
 
 /* The array that changes: open, with what its rows must be. */
 typedef struct change {
     cli_target t;
+    npk_batch *batch; /* NULL: not in one */
     npk_info info;
     cli_type *type;
 } change;
 
-static int open_change(const char *path, change *c)
+static int open_in_batch(const cli_args *args, change *c)
 {
+    int status = cli_in_batch_open(args, args->words[0], &c->t, &c->batch);
+    if (status != CLI_OK)
+        return status;
+    status = cli_in_batch_look(&c->t, c->batch, &c->info, &c->type);
+    if (status != CLI_OK) {
+        npk_batch_close(&c->batch);
+        cli_target_close(&c->t);
+    }
+    return status;
+}
+
+static int open_change(const cli_args *args, change *c)
+{
+    const char *path = args->words[0];
     *c = (change){0};
+    if (cli_args_has(args, "batch"))
+        return open_in_batch(args, c);
     int status = cli_target_open(path, CLI_TARGET_ARRAY | CLI_TARGET_WRITE, &c->t);
     if (status != CLI_OK)
         return status;
@@ -55,6 +75,7 @@ static void close_change(change *c)
 {
     cli_type_free(c->type);
     npk_info_clear(&c->info);
+    npk_batch_close(&c->batch);
     cli_target_close(&c->t);
 }
 
@@ -84,7 +105,8 @@ static int append_one(const change *c, const cli_rows *rows, uint64_t count, uin
         return cli_mounted_append(&c->t, rows->blob.label, rows->data, rows->bytes);
     int fd;
     cli_progress *progress = watch_growth(c, rows->bytes, &fd);
-    int err = npk_append(c->t.store, c->t.name, rows->data, count, first);
+    int err = c->batch != NULL ? npk_batch_append(c->batch, c->t.name, rows->data, count, first)
+                               : npk_append(c->t.store, c->t.name, rows->data, count, first);
     cli_progress_end(progress);
     if (fd >= 0)
         close(fd);
@@ -118,7 +140,7 @@ static int append_all(const cli_args *args, const change *c, const cli_rows *row
 int cli_append(const cli_args *args)
 {
     change c;
-    int status = open_change(args->words[0], &c);
+    int status = open_change(args, &c);
     if (status != CLI_OK)
         return status;
     size_t n = args->word_count - 1, opened = 0;
@@ -151,14 +173,17 @@ static int replace_rows(const change *c, const cli_index *index, const cli_rows 
     int err;
     if (index->run_count == 1 && index->runs[0].step == 1) {
         const cli_run *run = &index->runs[0];
-        err = npk_replace_range(c->t.store, c->t.name, (uint64_t)run->start, run->count, rows->data);
+        err = c->batch != NULL
+                  ? npk_batch_replace_range(c->batch, c->t.name, (uint64_t)run->start, run->count, rows->data)
+                  : npk_replace_range(c->t.store, c->t.name, (uint64_t)run->start, run->count, rows->data);
     } else {
         cli_cursor cursor = {0};
         int64_t *numbers = calloc((size_t)index->row_count + 1, sizeof *numbers);
         if (numbers == NULL)
             return cli_fail(NULL, "%s", strerror(ENOMEM));
         size_t count = cli_index_take(index, &cursor, numbers, (size_t)index->row_count);
-        err = npk_replace_rows(c->t.store, c->t.name, numbers, count, rows->data);
+        err = c->batch != NULL ? npk_batch_replace_rows(c->batch, c->t.name, numbers, count, rows->data)
+                               : npk_replace_rows(c->t.store, c->t.name, numbers, count, rows->data);
         free(numbers);
     }
     if (err == -EFAULT)
@@ -193,7 +218,7 @@ int cli_replace(const cli_args *args)
     if (strcmp(args->words[1], "-") == 0 && strcmp(args->words[2], "-") == 0)
         return cli_usage("-", "cannot be both the index and the rows; one of them may be standard input");
     change c;
-    int status = open_change(args->words[0], &c);
+    int status = open_change(args, &c);
     if (status != CLI_OK)
         return status;
     cli_index index = {0};

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "in_batch.h"
 #include "mounted.h"
 #include "output.h"
 #include "rows_in.h"
@@ -16,6 +17,7 @@ const cli_option cli_create_options[] = {
     {"dtype", "DTYPE", "numpy's name or code: float32, <f4, >i8, S10, datetime64[ns]"},
     {"from", "FILE", "take the data from a .npy file or raw bytes; - is standard input"},
     {"raw", NULL, "take --from as bytes, also where it looks like .npy"},
+    {"batch", "ID", "inside this batch; nobody else sees it before it is committed"},
     {NULL, NULL, NULL},
 };
 
@@ -102,7 +104,20 @@ static int count_bytes(const cli_target *t, plan *p)
     return CLI_OK;
 }
 
-static int make(const cli_target *t, const plan *p)
+static int make_in_batch(const cli_target *t, npk_batch *batch, const npk_array_in *array)
+{
+    npk_info info;
+    int err = npk_batch_stat(batch, t->name, &info);
+    if (err == 0) {
+        npk_info_clear(&info);
+        return cli_fail(t->typed, "exists already in the batch; a new name is accepted");
+    }
+    if (err == -ENOENT)
+        err = npk_batch_save(batch, array, 1);
+    return err != 0 ? cli_fail_engine(t->typed, err) : CLI_OK;
+}
+
+static int make(const cli_target *t, npk_batch *batch, const plan *p)
 {
     if (t->mounted)
         return cli_mounted_create(t, p->descr, p->shape, p->ndim, p->data, p->bytes);
@@ -113,13 +128,15 @@ static int make(const cli_target *t, const plan *p)
         .ndim = p->ndim,
         .data = p->data,
     };
+    if (batch != NULL)
+        return make_in_batch(t, batch, &array);
     int err = npk_create(t->store, &array);
     if (err == -EEXIST)
         return cli_fail(t->typed, "exists already; a new name is accepted");
     return err != 0 ? cli_fail_engine(t->typed, err) : CLI_OK;
 }
 
-static int create_at(const cli_args *args, const cli_target *t, const cli_rows *rows)
+static int create_at(const cli_args *args, const cli_target *t, npk_batch *batch, const cli_rows *rows)
 {
     plan p = {.data = rows != NULL ? rows->data : NULL};
     int status = plan_dtype(args, rows, &p);
@@ -128,7 +145,7 @@ static int create_at(const cli_args *args, const cli_target *t, const cli_rows *
     if (status == CLI_OK)
         status = count_bytes(t, &p);
     if (status == CLI_OK)
-        status = make(t, &p);
+        status = make(t, batch, &p);
     if (status == CLI_OK && args->format_given) {
         static const cli_column columns[] = {
             {"name", "name", false}, {"dtype", "dtype", false}, {"shape", "shape", false}};
@@ -150,19 +167,22 @@ int cli_create(const cli_args *args)
     if (from == NULL && cli_args_has(args, "raw"))
         return cli_usage("--raw", "says how --from is read, which is missing");
     cli_target t;
-    int status = cli_target_open_new(args->words[0], &t);
+    npk_batch *batch = NULL;
+    int status = cli_args_has(args, "batch") ? cli_in_batch_open(args, args->words[0], &t, &batch)
+                                             : cli_target_open_new(args->words[0], &t);
     if (status != CLI_OK)
         return status;
     cli_rows rows;
     cli_why why;
     if (from == NULL)
-        status = create_at(args, &t, NULL);
+        status = create_at(args, &t, batch, NULL);
     else if (cli_rows_open(from, cli_args_has(args, "raw"), npk_store_fd(t.store), &rows, &why) != 0)
         status = cli_fail(NULL, "%s", why.text);
     else {
-        status = create_at(args, &t, &rows);
+        status = create_at(args, &t, batch, &rows);
         cli_rows_clear(&rows);
     }
+    npk_batch_close(&batch);
     cli_target_close(&t);
     return status;
 }

@@ -52,7 +52,7 @@ const cli_command cli_commands[] = {
     },
     {
         "create",
-        "X [--shape SHAPE] [--dtype DTYPE] [--from FILE] [--raw]",
+        "X [--shape SHAPE] [--dtype DTYPE] [--from FILE] [--raw] [--batch ID]",
         "make a new array, of zeros or of given data",
         "X must not exist; missing groups are made. Without --from the array is zeros\n"
         "and takes no space where the filesystem can leave holes. With --from, a .npy\n"
@@ -65,7 +65,7 @@ const cli_command cli_commands[] = {
     },
     {
         "append",
-        "X ROWS... [--raw]",
+        "X ROWS... [--raw] [--batch ID]",
         "add rows to the end of an array",
         "ROWS are .npy files or raw bytes (whole rows); - is standard input. A .npy\n"
         "must have the array's dtype and the array's dimensions behind the first, or be\n"
@@ -80,7 +80,7 @@ const cli_command cli_commands[] = {
     },
     {
         "replace",
-        "X INDEX ROWS [--raw]",
+        "X INDEX ROWS [--raw] [--batch ID]",
         "overwrite rows of an array",
         "INDEX as for get, ROWS as for append; there must be as many rows as the index\n"
         "means. Where an index names a row twice, the last one wins.\n",
@@ -111,6 +111,24 @@ const cli_command cli_commands[] = {
         2,
         2,
         cli_mv,
+    },
+    {
+        "batch",
+        "begin|commit|abort|list DIR [ID]",
+        "change several arrays of a store together",
+        "begin prints the ID of a new batch, or takes the one that is given. Verbs with\n"
+        "--batch ID then change arrays inside it, in any number of commands: nobody else\n"
+        "sees that before commit, which makes all of it durable at once, or nothing.\n"
+        "commit fails and changes nothing if an array that the batch read or changed was\n"
+        "changed by somebody else meanwhile, or is open for writing. abort forgets it.\n"
+        "A batch that was begun here stays until one of the two.\n"
+        "\n"
+        "TSV columns of list: id, arrays (changed in it), created_us, state (kept; open:\n"
+        "a program's; expired: of a program that died; damaged).\n",
+        cli_no_options,
+        2,
+        3,
+        cli_batch,
     },
     {
         "check",

@@ -59,6 +59,7 @@ int cli_info(const cli_args *args);
 int cli_get(const cli_args *args);
 int cli_create(const cli_args *args);
 int cli_append(const cli_args *args);
+int cli_batch(const cli_args *args);
 int cli_replace(const cli_args *args);
 int cli_reshape(const cli_args *args);
 int cli_mv(const cli_args *args);

@@ -154,24 +154,35 @@ void cli_target_close(cli_target *t)
     *t = (cli_target){0};
 }
 
+int cli_target_has_rows(const cli_target *t, npk_info *info)
+{
+    int status = CLI_OK;
+    const npk_header *h = &info->header;
+    if (info->reason != NULL)
+        status = cli_fail(t->typed, "is no array: %s", info->reason);
+    else if (h->ndim == 0)
+        status = cli_fail(t->typed, "has no rows: it is one element without dimensions");
+    else if (h->fortran && h->ndim > 1)
+        status =
+            cli_fail(t->typed, "is in Fortran order, so its rows do not lie together; an array in C order is accepted");
+    else if (h->row_bytes == 0)
+        status = cli_fail(t->typed, "has rows of 0 bytes; rows with bytes are accepted");
+    if (status != CLI_OK)
+        npk_info_clear(info);
+    return status;
+}
+
 int cli_target_stat(const cli_target *t, bool rows, npk_info *out)
 {
     int err = npk_stat(t->store, t->name, out);
     if (err != 0)
         return cli_fail_engine(t->typed, err);
-    int status = CLI_OK;
-    const npk_header *h = &out->header;
-    if (out->reason != NULL)
-        status = cli_fail(t->typed, "is no array: %s", out->reason);
-    else if (rows && h->ndim == 0)
-        status = cli_fail(t->typed, "has no rows: it is one element without dimensions");
-    else if (rows && h->fortran && h->ndim > 1)
-        status =
-            cli_fail(t->typed, "is in Fortran order, so its rows do not lie together; an array in C order is accepted");
-    else if (rows && h->row_bytes == 0)
-        status = cli_fail(t->typed, "has rows of 0 bytes; rows with bytes are accepted");
-    if (status != CLI_OK)
-        npk_info_clear(out);
+    if (rows)
+        return cli_target_has_rows(t, out);
+    if (out->reason == NULL)
+        return CLI_OK;
+    int status = cli_fail(t->typed, "is no array: %s", out->reason);
+    npk_info_clear(out);
     return status;
 }
 

@@ -36,6 +36,8 @@ void cli_target_close(cli_target *t);
 
 /* Facts of the array; a plain file or a kind that has no rows (when rows are wanted) is refused with a sentence. */
 int cli_target_stat(const cli_target *t, bool rows, npk_info *out);
+/* The part of it that looks at rows: a kind that has none is refused with a sentence, and info cleared. */
+int cli_target_has_rows(const cli_target *t, npk_info *info);
 /* The Python text of the array's dtype, as its header has it, added to out. */
 int cli_target_descr(const cli_target *t, const npk_header *header, cli_text *out);
 /* The dtype of the array down to its fields. cli_type_free. */
