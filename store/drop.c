@@ -50,7 +50,7 @@ static int add_range(struct ranges *r, uint64_t start, uint64_t stop)
 /* By the start, digit after digit from the lowest on; `spare` has as much room. The result may be in either. */
 static npk_range *sort_digits(npk_range *from, npk_range *spare, size_t count, uint64_t greatest)
 {
-    static _Thread_local size_t places[DIGITS];
+    size_t places[DIGITS]; /* not thread-local: a large block of those keeps programs from loading the library later */
     for (unsigned shift = 0; shift < 64 && greatest >> shift; shift += DIGIT_BITS) {
         memset(places, 0, sizeof(places));
         for (size_t i = 0; i < count; i++)

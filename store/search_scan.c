@@ -556,6 +556,9 @@ static void fail(npk__search *s, int err)
 static void run_tasks(npk__worker *w, bool lead, int (*work)(void *ctx))
 {
     npk__search *s = w->s;
+    /* Before the first task, too: other threads may take them all. */
+    if (lead && s->progress && s->progress(s->progress_ctx, 0, s->bytes) != 0)
+        fail(s, -ECANCELED);
     while (take_task(w)) {
         int err = run(w, work);
         uint64_t done = atomic_fetch_add(&s->done_bytes, w->count * s->row_bytes) + w->count * s->row_bytes;

@@ -21,6 +21,11 @@ const cli_option cli_common_options[] = {
 
 const cli_option cli_no_options[] = {{NULL, NULL, NULL}};
 
+const char *cli_option_dashes(const char *name)
+{
+    return name[1] == '\0' ? "-" : "--";
+}
+
 static int find(const cli_option *options, const char *name, size_t length)
 {
     for (int i = 0; options[i].name != NULL; i++)
@@ -48,7 +53,7 @@ static int read_option(cli_args *args, int argc, char **argv, int *i)
     const char *equals = strchr(word, '=');
     size_t length = equals != NULL ? (size_t)(equals - word) : strlen(word);
     int common = find(cli_common_options, word, length);
-    int own = find(args->command->options, word, length);
+    int own = length > 1 ? find(args->command->options, word, length) : -1;
     if (common < 0 && own < 0)
         return cli_usage(argv[*i], "is no option of %s", args->command->name);
     if (common >= 0 || args->command->options[own].value == NULL) {
@@ -66,6 +71,22 @@ static int read_option(cli_args *args, int argc, char **argv, int *i)
                          args->command->options[own].value);
     if (args->values[own] != NULL)
         return cli_usage(NULL, "--%.*s was given twice; once is accepted", (int)length, word);
+    args->values[own] = value;
+    return 0;
+}
+
+/* `-k VALUE` or `-kVALUE`, for options whose name is a letter; *i moves over a value that is a word of its own. */
+static int read_letter(cli_args *args, int argc, char **argv, int *i)
+{
+    const char *word = argv[*i];
+    int own = find(args->command->options, word + 1, 1);
+    if (own < 0)
+        return cli_usage(word, "is no option of %s", args->command->name);
+    const char *value = word[2] != '\0' ? word + 2 : *i + 1 < argc ? argv[++*i] : NULL;
+    if (value == NULL)
+        return cli_usage(word, "needs a value; -%c %s is accepted", word[1], args->command->options[own].value);
+    if (args->values[own] != NULL)
+        return cli_usage(NULL, "-%c was given twice; once is accepted", word[1]);
     args->values[own] = value;
     return 0;
 }
@@ -91,10 +112,8 @@ int cli_args_read(const cli_command *command, int argc, char **argv, cli_args *o
             options_end = true;
         } else if (strcmp(word, "-h") == 0) {
             out->help = true;
-        } else if (word[1] != '-') {
-            return cli_usage(word, "is no option of %s", command->name);
         } else {
-            int status = read_option(out, argc, argv, &i);
+            int status = word[1] != '-' ? read_letter(out, argc, argv, &i) : read_option(out, argc, argv, &i);
             if (status != 0)
                 return status;
         }
@@ -136,7 +155,7 @@ int cli_args_number(const cli_args *args, const char *name, unsigned long min, u
     errno = 0;
     unsigned long value = strtoul(text, &end, 10);
     if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value < min || value > max)
-        return cli_usage(text, "is no value for --%s; %lu to %lu is accepted", name, min, max);
+        return cli_usage(text, "is no value for %s%s; %lu to %lu is accepted", cli_option_dashes(name), name, min, max);
     *out = value;
     return 0;
 }

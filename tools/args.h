@@ -13,6 +13,8 @@ extern const cli_option cli_common_options[];
 int cli_args_read(const cli_command *command, int argc, char **argv, cli_args *out);
 void cli_args_clear(cli_args *args);
 
+/* "-" before a letter, "--" before a word. */
+const char *cli_option_dashes(const char *name);
 /* The value of an option of the verb's own table: NULL when it was not given, "" for a switch. */
 const char *cli_args_value(const cli_args *args, const char *name);
 bool cli_args_has(const cli_args *args, const char *name);

@@ -18,7 +18,7 @@ static void show_options(const char *title, const cli_option *options)
     printf("\n%s:\n", title);
     for (const cli_option *o = options; o->name != NULL; o++) {
         char left[64];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
+        snprintf(left, sizeof left, "%s%s%s%s", cli_option_dashes(o->name), o->name, o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
         printf("  %-16s %s\n", left, o->help);
     }
 }
@@ -47,7 +47,7 @@ static void show_table(void)
     for (const cli_command *c = cli_commands; c->name != NULL; c++) {
         printf("%s\t", c->name);
         for (const cli_option *o = c->options; o->name != NULL; o++)
-            printf("--%s%s ", o->name, o->value != NULL ? "=" : "");
+            printf("%s%s%s ", cli_option_dashes(o->name), o->name, o->value != NULL ? "=" : "");
         for (const cli_option *o = cli_common_options; o->name != NULL; o++)
             printf("--%s%s", o->name, o[1].name != NULL ? " " : "\n");
     }

@@ -10,7 +10,10 @@
 #include "say.h"
 #include "typed_path.h"
 
-const cli_option cli_info_options[] = {{NULL, NULL, NULL}};
+const cli_option cli_info_options[] = {
+    {"cpu", NULL, "show the instruction sets that a search chooses from"},
+    {NULL, NULL, NULL},
+};
 
 static const cli_column array_columns[] = {
     {"name", "name", false},
@@ -137,8 +140,27 @@ static int show_store(const cli_args *args, const cli_target *t)
     return cli_table_end(r);
 }
 
+static int show_cpu(const cli_args *args)
+{
+    static const cli_column columns[] = {
+        {"name", "NAME", false}, {"can", "CAN", false}, {"should", "SHOULD", false}, {"used", "USED", false}};
+    bool can, should, used;
+    cli_table *table = cli_table_new(args, columns, COUNT(columns));
+    for (unsigned i = 0;; i++) {
+        const char *name = npk_cpu(i, &can, &should, &used);
+        if (name == NULL)
+            return cli_table_end(table);
+        cli_table_string(table, name);
+        cli_table_bool(table, can);
+        cli_table_bool(table, should);
+        cli_table_bool(table, used);
+    }
+}
+
 int cli_info(const cli_args *args)
 {
+    if (cli_args_has(args, "cpu"))
+        return args->word_count > 0 ? cli_usage(args->words[0], "--cpu takes no path") : show_cpu(args);
     cli_target t;
     int status = cli_target_open(args->word_count > 0 ? args->words[0] : ".", 0, &t);
     if (status != CLI_OK)

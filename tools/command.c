@@ -22,11 +22,15 @@ const cli_command cli_commands[] = {
     },
     {
         "info",
-        "[PATH]",
+        "[PATH] [--cpu]",
         "show the facts of one array, or of a whole store",
         "An array: dtype, shape, order, rows, sizes, where its data begins. A .npy file\n"
         "that is no array: why. A store: how many arrays, their sizes, and whether\n"
-        "absent writers can be proved there. TSV has one key and value per line.\n",
+        "absent writers can be proved there. TSV has one key and value per line.\n"
+        "\n"
+        "--cpu shows the instruction sets that a search chooses from: whether this\n"
+        "processor can, whether it should (some have one that is slow), and which one\n"
+        "is used.\n",
         cli_info_options,
         0,
         1,
@@ -163,6 +167,30 @@ const cli_command cli_commands[] = {
         1,
         1,
         cli_reset,
+    },
+    {
+        "search",
+        "X QUERY [-k K] [-m METRIC] [--rows LO:HI] [-o FILE]",
+        "find the rows of an array that are nearest to a query",
+        "QUERY is a .npy file with one query or with one per row, - for such a file on\n"
+        "standard input, numbers (0.5,0,1: taken as the array's dtype), or @INDEX for\n"
+        "rows of X itself, as for get (@7, @0:10).\n"
+        "\n"
+        "METRIC is dot (inner), cosine, l2 (euclidean), l2sq, kl, js, hamming or jaccard\n"
+        "(packed bits: uint8), or hamming_elements (elements that differ). dot and cosine\n"
+        "begin with the greatest score, the others with the smallest. The search is\n"
+        "exact; rows with equal scores come in the order of their numbers, NaN comes\n"
+        "last. Where the values of a query are none of the array's dtype both are\n"
+        "compared as float64.\n"
+        "\n"
+        "TSV columns: query (its number, where there are several), row, score. -o\n"
+        "writes a .npy file of index and score, (queries, K) or (K) for one query.\n"
+        "NPK_CPU=scalar (neon, avx2, avx512, avx512vnni) in the environment caps the\n"
+        "instruction sets that are used; `npk info --cpu` shows them.\n",
+        cli_search_options,
+        2,
+        2,
+        cli_search,
     },
     {
         "bench",

@@ -9,7 +9,7 @@
 #define CLI_MAX_OPTIONS 12 /* per verb */
 #define CLI_ANY_WORDS   ((size_t)-1)
 
-/* `--name` or `--name VALUE`. A table of them ends with a NULL name. */
+/* `--name` or `--name VALUE`; `-n VALUE` where the name is a letter. A table of them ends with a NULL name. */
 typedef struct cli_option {
     const char *name;
     const char *value; /* what its value is called; NULL: a switch */
@@ -52,7 +52,7 @@ const cli_command *cli_command_find(const char *name);
 
 extern const cli_option cli_ls_options[], cli_info_options[], cli_get_options[], cli_create_options[],
     cli_append_options[], cli_replace_options[], cli_mv_options[], cli_check_options[], cli_reset_options[],
-    cli_bench_options[], cli_help_options[], cli_no_options[];
+    cli_bench_options[], cli_search_options[], cli_help_options[], cli_no_options[];
 
 int cli_ls(const cli_args *args);
 int cli_info(const cli_args *args);
@@ -66,6 +66,7 @@ int cli_mv(const cli_args *args);
 int cli_check(const cli_args *args);
 int cli_sync(const cli_args *args);
 int cli_reset(const cli_args *args);
+int cli_search(const cli_args *args);
 int cli_bench(const cli_args *args);
 int cli_help(const cli_args *args);
 

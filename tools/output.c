@@ -214,6 +214,23 @@ void cli_table_number(cli_table *t, double number, int decimals)
     add_cell(t, plain, NULL, is_json(t) ? cJSON_CreateRaw(plain) : NULL);
 }
 
+void cli_table_real(cli_table *t, double value)
+{
+    if (t == NULL)
+        return;
+    char plain[40], text[40];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(plain, sizeof plain, "%.*g", digits, value);
+        if (strtod(plain, NULL) == value)
+            break;
+    }
+    if (value != value)
+        strcpy(plain, "nan");
+    snprintf(text, sizeof text, "%.7g", value);
+    bool finite = value - value == 0;
+    add_cell(t, plain, finite ? text : plain, !is_json(t) ? NULL : finite ? cJSON_CreateRaw(plain) : cJSON_CreateString(plain));
+}
+
 void cli_table_bool(cli_table *t, bool value)
 {
     if (t == NULL)

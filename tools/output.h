@@ -34,6 +34,8 @@ void cli_table_bytes(cli_table *t, uint64_t bytes); /* "1.5 MiB" in text, the nu
 void cli_table_time(cli_table *t, int64_t us);      /* local time in text, microseconds since the epoch else */
 void cli_table_shape(cli_table *t, const uint64_t *shape, uint32_t ndim); /* "1050,128"; a list in JSON */
 void cli_table_number(cli_table *t, double number, int decimals);
+/* Seven digits in text, else the fewest digits that give the number back; in JSON NaN and infinities are strings. */
+void cli_table_real(cli_table *t, double value);
 void cli_table_bool(cli_table *t, bool value);
 void cli_table_none(cli_table *t); /* "-" in text, nothing in TSV, null in JSON */
 

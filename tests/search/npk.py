@@ -6,8 +6,18 @@ The library is $NPK_LIB (libnpk.so).
 import ctypes
 import os
 import pathlib
+import sys
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    print("skipped: no numpy")
+    sys.exit(77)
+
+if os.environ.get("NPK_SANITIZE"):
+    # The library of a sanitizer must be loaded before everything else, which Python is not built for.
+    print(f"skipped: a build with the {os.environ['NPK_SANITIZE']} sanitizer (the unit tests of the kernels run there)")
+    sys.exit(77)
 
 METRICS = ["dot", "cosine", "l2", "l2sq", "hamming", "jaccard", "kl", "js", "hamming_elements"]
 SIMILARITIES = {"dot", "cosine"}
@@ -33,6 +43,15 @@ class Options(ctypes.Structure):
     _fields_ = [("metric", ctypes.c_int), ("flags", ctypes.c_uint), ("k", ctypes.c_uint64),
                 ("epsilon", ctypes.c_double), ("threads", ctypes.c_uint), ("task_bytes", ctypes.c_uint64),
                 ("cpu", ctypes.c_char_p), ("progress", PROGRESS), ("progress_ctx", ctypes.c_void_p)]
+
+
+class Run(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_uint64), ("count", ctypes.c_uint64), ("step", ctypes.c_int64)]
+
+
+class Rows(ctypes.Structure):
+    _fields_ = [("runs", ctypes.POINTER(Run)), ("run_count", ctypes.c_size_t), ("run_capacity", ctypes.c_size_t),
+                ("row_count", ctypes.c_uint64)]
 
 
 lib = ctypes.CDLL(os.environ["NPK_LIB"])
@@ -90,6 +109,20 @@ class Array:
         check(lib.npk_array_map(self.handle, ctypes.byref(data), ctypes.byref(size)))
 
 
+def drop(path, rows):
+    """Delete shown rows of an array."""
+    path, store, dropped = pathlib.Path(path), ctypes.c_void_p(), ctypes.c_uint64()
+    runs = (Run * max(1, len(rows)))(*[Run(int(r), 1, 1) for r in rows])
+    choice = Rows(runs, len(rows), len(rows), len(rows))
+    check(lib.npk_store_open(os.fsencode(path.parent), 0, ctypes.byref(store)))
+    try:
+        check(lib.npk_drop_rows(store, os.fsencode(path.stem), ctypes.byref(choice), ctypes.c_uint64(2**64 - 1),
+                                ctypes.byref(dropped)))
+    finally:
+        lib.npk_store_close(ctypes.byref(store))
+    return dropped.value
+
+
 def dtype_of(array):
     kinds = {"b": 0, "i": 1, "u": 2, "f": 3, "c": 4, "M": 5, "m": 5, "S": 6, "U": 7, "V": 8}
     big = array.dtype.byteorder == ">" and array.dtype.itemsize > 1
@@ -131,3 +164,40 @@ def pairs(parts, queries, metric, rows, **options):
                         ctypes.c_void_p(scores.ctypes.data)))
     del keep
     return scores
+
+
+class Place:
+    """A store in a directory of its own; memory, where that is writable."""
+
+    def __enter__(self):
+        import tempfile
+        base = os.environ.get("NPK_TEST_DIR") or ("/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        self.dir = tempfile.TemporaryDirectory(prefix="npk-search.", dir=base)
+        self.path = pathlib.Path(self.dir.name)
+        return self
+
+    def __exit__(self, *_):
+        self.dir.cleanup()
+
+    def save(self, array, name="x"):
+        np.save(self.path / f"{name}.npy", array)
+        return self.path / f"{name}.npy"
+
+    def open(self, array, name="x"):
+        return Array(self.save(array, name))
+
+
+def main(tests):
+    """Run functions; exit 1 when one failed."""
+    failed = 0
+    for test in tests:
+        try:
+            test()
+            print(f"ok   {test.__name__}", flush=True)
+        except Exception:
+            import traceback
+            traceback.print_exc()
+            print(f"FAIL {test.__name__}", flush=True)
+            failed += 1
+    print(f"{len(tests) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
