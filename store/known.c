@@ -295,6 +295,7 @@ static int look_at_all(int dir_fd, const char *leaf, int fd, const npk_info *inf
     unsigned at = 0;
     int how = 0, there = npk__state_find(dir_fd, leaf, fd, info, stamp, &states, k.stem, &at, &how);
     if (there <= 0) {
+        out->alien = states.count > 0;
         npk__states_clear(&states);
         return there < 0 ? there : 1;
     }
@@ -303,6 +304,8 @@ static int look_at_all(int dir_fd, const char *leaf, int fd, const npk_info *inf
     out->generation = s->generation;
     memcpy(out->stem, k.stem, sizeof(out->stem));
     out->rows = info->physical_rows;
+    for (size_t i = 0; i < s->name_count; i++)
+        out->names_beyond |= s->names[i].stop > info->physical_rows;
     if (s->epoch && how == NPK_ID_DOUBT) {
         there = npk__in_doubt(leaf);
     } else if (s->epoch) {

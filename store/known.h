@@ -24,6 +24,8 @@ typedef struct npk_known {
     uint64_t deleted;    /* of them */
     uint64_t generation; /* 0: there is no state */
     bool beyond;         /* rows behind the last one are marked: a cut record comes before they may be written (P7) */
+    bool alien;          /* there is a state's file under the array's name, and it is another array's */
+    bool names_beyond;   /* a named range ends behind the last row: the same for the state's file */
     /* Where the state's files are, for whoever changes them: */
     bool stated;
     char stem[NPK__STEM_BYTES];

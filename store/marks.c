@@ -44,7 +44,7 @@ static void keep_one(npk_marks *m, npk_states *s)
         if (other->epoch && other->epoch != s->state[at].epoch)
             unlink_log(m->dir_fd, m->known.stem, other->epoch);
         if (other->id.inode != m->stamp.id.inode)
-            npk__state_unlink_inode(m->dir_fd, other->id.inode);
+            npk__state_unlink_inode(m->dir_fd, other->id.inode, m->known.stem);
         npk__state_clear(other);
         npk_state keep = s->state[at];
         s->state[1] = (npk_state){0};
@@ -121,6 +121,56 @@ static int write_log(npk_marks *m, npk_states *s)
     return 0;
 }
 
+/* Names of rows that are not there. Did anything change? */
+static bool clip_names(npk_state *s, uint64_t rows)
+{
+    size_t kept = 0;
+    bool changed = false;
+    for (size_t i = 0; i < s->name_count; i++) {
+        npk_named n = s->names[i];
+        changed |= n.stop > rows;
+        if (n.stop > rows && n.start >= rows) {
+            free(n.name);
+            continue;
+        }
+        n.stop = n.stop > rows ? rows : n.stop;
+        s->names[kept++] = n;
+    }
+    s->name_count = kept;
+    return changed;
+}
+
+int npk__marks_single_name(const npk_marks *m)
+{
+    if (m->stamp.links <= 1)
+        return 0;
+    return npk__fail(-EMLINK,
+                     "\"%s\": the file has %u names (hard links), and what is done to its rows under one would not be "
+                     "seen under the others; only one name is accepted",
+                     m->leaf, m->stamp.links);
+}
+
+int npk__marks_keep(npk_marks *m, npk_states *s)
+{
+    if (!npk__states_vacuous(s))
+        return npk__marks_save(m, s, false);
+    npk__known_forget(&m->stamp);
+    return npk__state_remove(m->dir_fd, m->known.stem, s);
+}
+
+static int cut_names(npk_marks *m)
+{
+    npk_states s;
+    int err = npk__marks_states(m, &s);
+    if (err)
+        return err;
+    if (clip_names(&s.state[0], m->info->physical_rows))
+        err = npk__marks_save(m, &s, false);
+    npk__states_clear(&s);
+    m->known.names_beyond = err != 0;
+    return err;
+}
+
 int npk__marks_shrink(npk_marks *m, uint64_t rows)
 {
     npk_states s;
@@ -129,7 +179,8 @@ int npk__marks_shrink(npk_marks *m, uint64_t rows)
     int err = npk__marks_states(m, &s);
     if (err)
         return err;
-    if (s.state[0].rows > rows) {
+    bool named = clip_names(&s.state[0], rows);
+    if (s.state[0].rows > rows || named) {
         npk_info fewer = *m->info;
         fewer.physical_rows = rows;
         fewer.header.data_bytes = rows * fewer.header.row_bytes;
@@ -142,9 +193,26 @@ int npk__marks_shrink(npk_marks *m, uint64_t rows)
 
 /* ---- the state's place ----------------------------------------------------------------------------------------- */
 
-/* The array was renamed by somebody else: its state follows it. */
+/* A state under the array's name that is another array's. One that says nothing just goes. */
+static int give_way(npk_marks *m)
+{
+    npk_states s = {.count = 0};
+    char stem[NPK__STEM_BYTES];
+    npk__state_stem(m->leaf, stem);
+    int there = npk__state_load(m->dir_fd, stem, &s);
+    if (there > 0)
+        there = npk__states_vacuous(&s) || s.state[0].strict ? npk__state_remove(m->dir_fd, stem, &s)
+                                                             : npk__state_set_aside(m->dir_fd, stem, &s, NULL);
+    npk__states_clear(&s);
+    return there < 0 ? there : 0;
+}
+
+/* The array was renamed by somebody else: its state follows it. What the name had before is not this array's. */
 static int follow(npk_marks *m)
 {
+    int gone = give_way(m);
+    if (gone)
+        return gone;
     char old[NPK__STEM_BYTES];
     npk_states s;
     memcpy(old, m->known.stem, sizeof(old));
@@ -166,20 +234,6 @@ static int follow(npk_marks *m)
     return 0;
 }
 
-/* A state under the array's name that is another array's. One that says nothing just goes. */
-static int give_way(npk_marks *m)
-{
-    npk_states s;
-    char stem[NPK__STEM_BYTES];
-    unsigned at;
-    int how, there = npk__state_find(m->dir_fd, m->leaf, m->fd, m->info, &m->stamp, &s, stem, &at, &how);
-    if (there == 0 && s.count > 0)
-        there = npk__states_vacuous(&s) || s.state[0].strict ? npk__state_remove(m->dir_fd, stem, &s)
-                                                             : npk__state_set_aside(m->dir_fd, stem, &s, NULL);
-    npk__states_clear(&s);
-    return there < 0 ? there : 0;
-}
-
 int npk__marks_look(int dir_fd, const char *leaf, int fd, const npk_info *info, const npk_stamp *stamp, npk_marks *out)
 {
     *out = (npk_marks){.dir_fd = dir_fd, .fd = fd, .leaf = leaf, .info = info, .stamp = *stamp};
@@ -188,11 +242,11 @@ int npk__marks_look(int dir_fd, const char *leaf, int fd, const npk_info *info, 
     if (err)
         return err;
     npk__state_stem(leaf, stem);
-    if (out->known.stated && strcmp(stem, out->known.stem) != 0) {
+    if (out->known.alien)
         err = give_way(out);
-        if (!err)
-            err = follow(out);
-    }
+    if (out->known.stated && strcmp(stem, out->known.stem) != 0)
+        err = follow(out);
+    out->known.alien = false;
     if (err)
         npk__marks_release(out);
     return err;
@@ -209,12 +263,7 @@ void npk__marks_release(npk_marks *m)
 static int make_log(npk_marks *m)
 {
     npk_states s;
-    if (m->stamp.links > 1)
-        return npk__fail(-EMLINK,
-                         "\"%s\": the file has %u names (hard links), and what is deleted under one would stay under "
-                         "the others; only one name is accepted",
-                         m->leaf, m->stamp.links);
-    int err = m->known.stated ? 0 : give_way(m);
+    int err = npk__marks_single_name(m);
     if (!err)
         err = npk__marks_states(m, &s);
     if (err)
@@ -316,10 +365,92 @@ int npk__marks_record(npk_marks *m, npk_delrec kind, const npk_range *ranges, si
 
 int npk__marks_cut(npk_marks *m)
 {
-    if (!m->known.beyond)
-        return 0;
-    int err = npk__fdatasync(m->fd); /* or the rows could come back without their marks */
+    int err = m->known.names_beyond ? cut_names(m) : 0;
+    if (err || !m->known.beyond)
+        return err;
+    err = npk__fdatasync(m->fd); /* or the rows could come back without their marks */
     return err ? npk__fail_errno(err, m->leaf) : record(m, NPK_DELREC_CUT, NULL, 0, true);
+}
+
+int npk__marks_bury(int dir_fd, const char *leaf, int fd)
+{
+    npk_info info = {0};
+    npk_stamp stamp;
+    npk_marks m;
+    int err = npk__fd_look(fd, &info, &stamp);
+    if (err)
+        return npk__fail_errno(err, leaf);
+    if (npk__state_there(dir_fd, leaf, stamp.id.inode)) {
+        err = npk__marks_look(dir_fd, leaf, fd, &info, &stamp, &m);
+        if (!err && m.known.stated)
+            err = cut_names(&m);
+        npk__marks_release(&m);
+    }
+    npk_info_clear(&info);
+    return err;
+}
+
+/* ---- a new data file ------------------------------------------------------------------------------------------- */
+
+/* Rows of the old file as rows of one that has the live ones alone. */
+static void move_names(npk_state *s, const npk_known *k)
+{
+    for (size_t i = 0; k->live && i < s->name_count; i++) {
+        npk_named *n = &s->names[i];
+        n->start = npk__live_rank(k->live, n->start < k->rows ? n->start : k->rows);
+        n->stop = npk__live_rank(k->live, n->stop < k->rows ? n->stop : k->rows);
+    }
+}
+
+int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *out)
+{
+    npk_info info = {0};
+    npk_stamp stamp;
+    *out = (npk_marks_swap){.live = live};
+    if (!m->known.stated)
+        return 0;
+    npk_states *both = &out->both;
+    int err = npk__marks_states(m, both);
+    if (!err && npk__state_copy(&both->state[0], &both->state[1]) != 0)
+        err = npk__fail(-ENOMEM, "out of memory");
+    if (!err && (err = npk__fd_look(new_fd, &info, &stamp)) != 0)
+        npk__fail_errno(err, m->leaf);
+    if (!err && (err = npk__identity_bind(new_fd, &info, &stamp, &both->state[1])) != 0)
+        npk__fail_errno(err, m->leaf);
+    npk_info_clear(&info);
+    if (!err) {
+        both->count = 2;
+        if (live) {
+            both->state[1].epoch = 0;
+            both->state[1].generation = m->known.generation + 1;
+            move_names(&both->state[1], &m->known);
+        }
+        err = npk__state_save(m->dir_fd, both, true);
+    }
+    if (err)
+        npk__states_clear(both);
+    return err;
+}
+
+int npk__marks_swap_end(npk_marks *m, npk_marks_swap *swap, bool taken)
+{
+    npk_states *both = &swap->both;
+    if (both->count == 0)
+        return 0;
+    npk_state gone = both->state[!taken];
+    both->state[0] = both->state[taken];
+    both->state[1] = (npk_state){0};
+    both->count = 1;
+    int err = npk__state_save(m->dir_fd, both, true);
+    if (!err) { /* with two states everything is still told from each other, and the next change tidies up */
+        npk__state_unlink_inode(m->dir_fd, gone.id.inode, m->known.stem);
+        if (gone.epoch && gone.epoch != both->state[0].epoch)
+            unlink_log(m->dir_fd, m->known.stem, gone.epoch);
+    }
+    npk__known_forget(&m->stamp);
+    npk__state_clear(&gone);
+    npk__states_clear(both);
+    return err;
 }
 
 /* ---- the end of a data file ------------------------------------------------------------------------------------ */
@@ -388,6 +519,66 @@ void npk__marks_ended(int dir_fd, const char *leaf, const npk_stamp *stamp)
     npk__states_clear(&s);
 }
 
+static int copy_states(npk_marks *m, int to_dir, const char *to_leaf)
+{
+    char name[NPK__DELLOG_NAME], stem[NPK__STEM_BYTES];
+    npk_states s;
+    int err = npk__marks_states(m, &s), side = -1;
+    snprintf(s.leaf, sizeof(s.leaf), "%s", to_leaf);
+    npk__state_stem(to_leaf, stem);
+    if (!err && m->known.epoch) {
+        s.state[0].epoch = m->known.generation;
+        npk__dellog_name(stem, s.state[0].epoch, name);
+        side = npk__sidecar_open(to_dir, true);
+        err = side < 0 ? side
+                       : npk__dellog_create(side, name, s.state[0].epoch, m->info->header.row_bytes, m->known.live,
+                                            m->info->physical_rows, NULL);
+    }
+    if (!err)
+        err = npk__state_save(to_dir, &s, true);
+    npk__close(&side);
+    npk__states_clear(&s);
+    return err;
+}
+
+int npk__marks_copy(int dir_fd, const char *leaf, int fd, int to_dir, const char *to_leaf)
+{
+    npk_info info = {0};
+    npk_stamp stamp;
+    npk_marks m;
+    int err = npk__fd_stamp(fd, &stamp);
+    if (err)
+        return npk__fail_errno(err, leaf);
+    if (!npk__state_there(dir_fd, leaf, stamp.id.inode))
+        return 0;
+    err = look_physically(fd, leaf, &info, &stamp);
+    if (err)
+        return err;
+    err = npk__marks_look(dir_fd, leaf, fd, &info, &stamp, &m);
+    if (!err) {
+        if (m.known.stated)
+            err = copy_states(&m, to_dir, to_leaf);
+        npk__marks_release(&m);
+    }
+    npk_info_clear(&info);
+    return err;
+}
+
+void npk__marks_drop_at(int dir_fd, const char *leaf, const npk_stamp *stamp)
+{
+    npk_states s = {.count = 0};
+    char stem[NPK__STEM_BYTES];
+    npk__state_stem(leaf, stem);
+    npk__known_forget(stamp);
+    int there = npk__state_load(dir_fd, stem, &s);
+    bool ours = false;
+    for (unsigned i = 0; there > 0 && i < s.count; i++)
+        ours |= s.state[i].id.inode == stamp->id.inode && s.state[i].id.birth_ns == stamp->id.birth_ns;
+    if (ours)
+        (void)npk__state_remove(dir_fd, stem, &s);
+    npk__states_clear(&s);
+}
+
 int npk__marks_rebind(int dir_fd, const char *leaf, int fd)
 {
     npk_info info = {0};
@@ -395,10 +586,14 @@ int npk__marks_rebind(int dir_fd, const char *leaf, int fd)
     npk_states s;
     char stem[NPK__STEM_BYTES];
     unsigned at;
-    int how, err = look_physically(fd, leaf, &info, &stamp);
+    int how, err = npk__fd_stamp(fd, &stamp);
+    if (err)
+        return npk__fail_errno(err, leaf);
+    if (!npk__state_there(dir_fd, leaf, stamp.id.inode))
+        return 0;
+    err = look_physically(fd, leaf, &info, &stamp);
     if (err)
         return err;
-    memset(&s, 0, sizeof(s));
     int there = npk__state_find(dir_fd, leaf, fd, &info, &stamp, &s, stem, &at, &how);
     if (there > 0 && how == NPK_ID_SAME) {
         npk_marks m;

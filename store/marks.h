@@ -29,20 +29,41 @@ void npk__marks_release(npk_marks *m);
 /* Append a record of physical rows (ascending ranges apart from each other), making state and log at the first one.
  * m->known is brought up to date. Rewrites the log once it has outgrown the bitmap. No sync. */
 int npk__marks_record(npk_marks *m, npk_delrec kind, const npk_range *ranges, size_t count);
-/* P7: rows behind the last one that are marked: cut them off the log, durably, before rows may be written there. */
+/* P7: rows behind the last one that are marked or named: cut them off the log and the names, durably, before rows may
+ * be written there. */
 int npk__marks_cut(npk_marks *m);
 /* Before rows from `rows` on are cut off the file: the state goes on with those that stay. Durable. */
 int npk__marks_shrink(npk_marks *m, uint64_t rows);
+/* An append that died may have left a name for its rows: it goes unless they are there. */
+int npk__marks_bury(int dir_fd, const char *leaf, int fd);
 /* The state's file, to be changed and saved: loaded, or made with what there is. The caller clears it. */
 int npk__marks_states(npk_marks *m, npk_states *out);
+/* P24: -EMLINK if the file has several names. */
+int npk__marks_single_name(const npk_marks *m);
+/* Save the states' file, or remove it if it has nothing to say any more. */
+int npk__marks_keep(npk_marks *m, npk_states *s);
 /* Save it for this file alone, with the fingerprint as it is now if `rebind`. Durable. */
 int npk__marks_save(npk_marks *m, npk_states *s, bool rebind);
+
+/* A new data file takes the place of the old one (P6). `begin`, once the new file is written: the state's file speaks
+ * of both. `end`, after the rename or its failure: of the one that has the name. With `live` the new file has the live
+ * rows alone: it has no log, and names mean the same rows in it. Durable. Nothing happens where there is no state. */
+typedef struct npk_marks_swap {
+    npk_states both; /* count 0: there is no state */
+    bool live;
+} npk_marks_swap;
+int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *out);
+int npk__marks_swap_end(npk_marks *m, npk_marks_swap *swap, bool taken);
 
 /* Before the data file loses its name for good (a new file takes it, or it is removed): from now on the state speaks of
  * this inode alone, so that no later file of the name is taken for it. 1: there is a state, to be ended after. */
 int npk__marks_leave(int dir_fd, const char *leaf, int fd);
 /* After: remove the state that was bound to this inode. */
 void npk__marks_ended(int dir_fd, const char *leaf, const npk_stamp *stamp);
+/* The array gets another name, perhaps in another directory: before, its state is made under that name, too; after, the
+ * one under the name that it has not (any more) goes. */
+int npk__marks_copy(int dir_fd, const char *leaf, int fd, int to_dir, const char *to_leaf);
+void npk__marks_drop_at(int dir_fd, const char *leaf, const npk_stamp *stamp);
 /* The data was synced and nobody writes: bind the state to the file as it is now. */
 int npk__marks_rebind(int dir_fd, const char *leaf, int fd);
 /* Make the log durable. */

@@ -102,6 +102,20 @@ static int rename_by_hand(const npk_target *from, const npk_target *to)
     return npk__renameat2(from->dir.fd, from->leaf, to->dir.fd, to->leaf, 0);
 }
 
+/* What is known of deleted rows goes ahead, too. Where the new name has the same stem there is nothing to copy. */
+static int copy_marks(const npk_target *from, const npk_target *to)
+{
+    struct stat st;
+    if (npk__fstatat(to->dir.fd, to->leaf, &st) == 0)
+        return npk__fail(-EEXIST, "\"%s\": there is an array or a file of this name; remove it or choose another",
+                         to->name);
+    int fd = npk__openat(from->dir.fd, from->leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    int err = fd < 0 ? npk__name_failed(fd, from->name)
+                     : npk__marks_copy(from->dir.fd, from->leaf, fd, to->dir.fd, to->leaf);
+    npk__close(&fd);
+    return err;
+}
+
 static int move(npk_target *from, const npk_target *to)
 {
     struct stat st, from_dir, to_dir;
@@ -122,14 +136,22 @@ static int move(npk_target *from, const npk_target *to)
     bool elsewhere = !err && from_dir.st_ino != to_dir.st_ino;
     if (!err && elsewhere) /* P4: its entry goes ahead of it, so that no moment is without one */
         err = npk__dirty_copy(from->dir.fd, to->dir.fd, fd, to->leaf);
+    npk_stamp stamp;
+    if (!err)
+        err = npk__fd_stamp(fd, &stamp);
     npk__close(&fd);
     if (err)
         return npk__name_failed(err, from->name);
+    bool stated = npk__state_there(from->dir.fd, from->leaf, id.inode);
+    if (stated && (err = copy_marks(from, to)) != 0)
+        return err;
     err = npk__renameat2(from->dir.fd, from->leaf, to->dir.fd, to->leaf, RENAME_NOREPLACE);
     if (err == -EINVAL || err == -ENOSYS)
         err = rename_by_hand(from, to);
     if (!err)
         npk__redo_drop(from->dir.fd, from->leaf);
+    if (stated)
+        npk__marks_drop_at(err ? to->dir.fd : from->dir.fd, err ? to->leaf : from->leaf, &stamp);
     if (elsewhere) /* the entry that is too many: the new one's if it stayed here */
         (void)npk__dirty_remove(err ? to->dir.fd : from->dir.fd, &id, false);
     if (err == -EEXIST)
@@ -166,22 +188,40 @@ npk_err npk_rename(npk_store *s, const char *from, const char *to)
 /* ---- remove ---------------------------------------------------------------------------------------------------- */
 
 /* The array's lock is held. */
+static int leave_marks(int dir_fd, const char *leaf, npk_stamp *stamp)
+{
+    int fd = npk__openat(dir_fd, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    int err = fd < 0 ? fd : npk__fd_stamp(fd, stamp);
+    if (!err)
+        err = npk__marks_leave(dir_fd, leaf, fd);
+    npk__close(&fd);
+    return err == -EACCES ? 0 : err; /* not ours to read: a later file is told from it by what is in it */
+}
+
 static int remove_leaf(int dir_fd, const char *leaf)
 {
     struct stat st;
     npk_file_id id;
+    npk_stamp stamp;
     int fd = npk__openat(dir_fd, leaf, O_PATH | O_NOFOLLOW, 0);
     int err = fd < 0 ? fd : npk__fstat(fd, &st);
     if (!err && !S_ISREG(st.st_mode))
         err = S_ISLNK(st.st_mode) ? -ELOOP : S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
     if (!err)
         err = npk__file_id(fd, &id);
+    if (!err)
+        err = npk__fd_stamp(fd, &stamp);
     npk__close(&fd);
     if (err)
         return err;
+    int stated = npk__state_there(dir_fd, leaf, id.inode) ? leave_marks(dir_fd, leaf, &stamp) : 0;
+    if (stated < 0)
+        return stated;
     err = npk__unlinkat(dir_fd, leaf, 0);
     if (!err)
         npk__redo_drop(dir_fd, leaf);
+    if (!err && stated)
+        npk__marks_ended(dir_fd, leaf, &stamp);
     if (!err && st.st_nlink <= 1)
         (void)npk__dirty_remove(dir_fd, &id, false); /* an entry of a file that is gone does no harm */
     return err;

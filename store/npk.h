@@ -565,7 +565,8 @@ void npk_dir_tidy(npk_store *s, const char *dir_path);
  * Immutable; any number of threads. */
 typedef struct npk_view npk_view;
 /* The view of this open file (P6). *out = NULL: a clean array or a plain file, show the file itself. -EUCLEAN: in doubt
- * (P10). Never waits, never writes. */
+ * (P10). -ESTALE: another file has taken the name since it was opened; open it by its name again. Never waits, never
+ * writes. */
 npk_err npk_view_open(npk_store *s, const char *path, int fd, npk_view **out);
 void npk_view_close(npk_view **v);
 uint64_t npk_view_bytes(const npk_view *v);      /* size of the file as shown: header + live rows + part-row */
@@ -582,6 +583,17 @@ ssize_t npk_view_write(const npk_view *v, int fd, uint64_t offset, const void *b
  * bytes than shown extend the file by zeros. fd as in npk_settle. Appends go to the end of the data file (O_APPEND) and
  * need no view. */
 npk_err npk_view_set_size(npk_store *s, const char *path, int fd, const npk_view *v, uint64_t shown_bytes);
+
+/* What is known of deleted rows and names of a file goes with it when its name does (P26; renames within a directory are
+ * found by the inode in any case). All of them return 0 where there is nothing to do: two calls for a clean array. */
+/* Before the name is removed or taken by another file: from now on the state speaks of this inode alone, so that no
+ * later file is taken for it. `fd` reads. -EUCLEAN is none: what is in doubt is left for the check. */
+npk_err npk_sidecar_leave(npk_store *s, const char *path, int fd);
+/* Before a rename from one path to another: the state is made under the new name, too. -EUCLEAN, -EXDEV. */
+npk_err npk_sidecar_copy(npk_store *s, const char *from, const char *to, int fd);
+/* After: remove what `path`'s sidecar holds of this very inode (any descriptor): the old name after a rename, the new one
+ * if it failed, the name after it was removed. */
+npk_err npk_sidecar_drop(npk_store *s, const char *path, int fd);
 
 /* Open what is at `path` beneath the store: openat2 with RESOLVE_BENEATH | NO_MAGICLINKS | NO_SYMLINKS | NO_XDEV.
  * Returns a descriptor or a negative errno. "" and "." are the root. */

@@ -15,43 +15,116 @@
 #include "settle.h"
 #include "store.h"
 #include "swap.h"
+#include "view.h"
 
 /* Data is copied in pieces of this much, each synced: while the lease is held an opener waits in the kernel, and gives
  * the operation notice by it. */
 #define PIECE (UINT64_C(32) << 20)
+/* A run of live rows this long is copied by a call of its own; shorter ones are gathered into pieces of the other size.
+ */
+#define LONG_RUN (UINT64_C(256) << 10)
+#define GATHERED ((size_t)1 << 20)
 
 static int lease_lost(const npk_target *t)
 {
     return npk__fail(-EBUSY, "\"%s\": a program has just opened it for writing; try again when it is closed", t->name);
 }
 
-static int take_lease(const npk_target *t, int ro_fd)
+/* 1: the lease is held; 0: it proves nothing here and the caller vouches. */
+static int take_lease(const npk_target *t, int ro_fd, unsigned how)
 {
     const char *why = "";
-    if (!npk_leases_prove(t->store, &why))
-        return npk__fail(-EBUSY, "\"%s\": needs a new header, and nothing proves here that nobody writes to it (%s)",
+    if (!npk_leases_prove(t->store, &why)) {
+        if (how & NPK_REWRITE_FORCE)
+            return 0;
+        return npk__fail(-EBUSY, "\"%s\": needs a new file, and nothing proves here that nobody writes to it (%s)",
                          t->name, why);
+    }
     int err = npk__lease_take(ro_fd);
     if (err == -EAGAIN)
         return npk__fail(-EBUSY, "\"%s\": open or mapped for writing by a program; try again when it is closed",
                          t->name);
-    if (err)
+    if (err && !(how & NPK_REWRITE_FORCE))
         return npk__fail(-EBUSY, "\"%s\": only its owner or root can be told that nobody writes to it", t->name);
-    return 0;
+    return err == 0;
 }
 
-static int copy_data(const npk_target *t, int ro_fd, uint64_t from, const npk_swap *w, uint64_t to, uint64_t bytes)
+/* A copy under way. */
+struct copy {
+    const npk_target *t;
+    const npk_rewriting *r;
+    int from, to;
+    bool leased;
+    uint64_t done, synced; /* bytes of data written, and those of them that are on the disk */
+};
+
+/* Between two pieces: is the lease ours, does the caller go on? */
+static int pause_copy(struct copy *c)
+{
+    if (c->leased && !npk__lease_holds(c->from))
+        return lease_lost(c->t);
+    if (c->r->progress && c->r->progress(c->r->ctx, c->done, c->r->data_bytes) != 0)
+        return npk__fail(-ECANCELED, "\"%s\": stopped; nothing has changed", c->t->name);
+    if (c->done - c->synced < PIECE)
+        return 0;
+    c->synced = c->done;
+    int err = npk__fdatasync(c->to);
+    return err ? npk__fail_errno(err, c->t->name) : 0;
+}
+
+static int copy_stretch(struct copy *c, uint64_t from, uint64_t bytes)
 {
     int err = 0;
-    for (uint64_t done = 0; done < bytes && !err; done += PIECE) {
-        uint64_t n = bytes - done < PIECE ? bytes - done : PIECE;
-        err = npk__copy_full(ro_fd, from + done, w->fd, to + done, n);
-        if (!err && bytes > PIECE)
-            err = npk__fdatasync(w->fd);
-        if (!err && !npk__lease_holds(ro_fd))
-            return lease_lost(t);
+    for (uint64_t done = 0, n; done < bytes && !err; done += n) {
+        n = bytes - done < PIECE ? bytes - done : PIECE;
+        err = npk__copy_full(c->from, from + done, c->to, c->r->header_bytes + c->done, n);
+        if (err)
+            return npk__fail_errno(err, c->t->name);
+        c->done += n;
+        err = pause_copy(c);
     }
-    return err ? npk__fail_errno(err, t->name) : 0;
+    return err;
+}
+
+/* A piece of the shown data that is in many short runs, through memory. */
+static int copy_gathered(struct copy *c, const npk__shown *shown, uint8_t *buffer)
+{
+    uint64_t left = c->r->data_bytes - c->done;
+    size_t n = left < GATHERED ? (size_t)left : GATHERED;
+    ssize_t got = npk__shown_read(shown, c->from, c->done, buffer, n);
+    int err = got < 0           ? (int)got
+              : (size_t)got < n ? -EIO
+                                : npk__pwrite_full(c->to, buffer, n, c->r->header_bytes + c->done);
+    if (err)
+        return npk__fail_errno(err, c->t->name);
+    c->done += n;
+    return pause_copy(c);
+}
+
+static int copy_live(struct copy *c)
+{
+    const npk_header *h = &c->t->info.header;
+    const npk_known *k = &c->t->marks.known;
+    const npk__shown shown = {
+        .live = k->live, .rows = npk__target_rows(c->t), .row_bytes = h->row_bytes, .data_offset = h->data_offset};
+    uint8_t *buffer = malloc(GATHERED);
+    int err = buffer ? 0 : npk__fail(-ENOMEM, "out of memory");
+    while (!err && c->done < c->r->data_bytes) {
+        uint64_t row = c->done / h->row_bytes, skip = c->done % h->row_bytes, physical;
+        uint64_t bytes = npk__view_run(k->live, row, shown.rows - row, &physical) * h->row_bytes - skip;
+        /* Long runs may be shared with the old file, and need no memory in any case. */
+        err = bytes >= LONG_RUN ? copy_stretch(c, npk__rows_end(h, physical) + skip, bytes)
+                                : copy_gathered(c, &shown, buffer);
+    }
+    free(buffer);
+    return err;
+}
+
+static int copy_data(struct copy *c)
+{
+    if ((c->r->how & NPK_REWRITE_LIVE) && c->t->marks.known.deleted > 0)
+        return copy_live(c);
+    return copy_stretch(c, c->t->info.header.data_offset, c->r->data_bytes);
 }
 
 /* The new file is in a session if the old one was, and from before it has the name, so that growth is adopted. */
@@ -73,21 +146,36 @@ static int enter(npk_target *t, const npk_swap *w, npk_dirty *out)
     return err;
 }
 
-static int swap(npk_target *t, int ro_fd, const uint8_t *header, size_t bytes, uint64_t data_bytes)
+/* The state speaks of both files while the new one takes the name (P6). */
+static int commit(npk_target *t, npk_swap *w, bool leased, unsigned how)
+{
+    npk_marks_swap both;
+    int err = npk__fsync(w->fd);
+    if (err)
+        return npk__fail_errno(err, t->name);
+    err = npk__marks_swap_begin(&t->marks, w->fd, how & NPK_REWRITE_LIVE, &both);
+    if (err)
+        return err;
+    err = npk__swap_commit(w, (leased ? NPK_SWAP_LEASE : 0) | NPK_SWAP_SYNC | NPK_SWAP_STATE);
+    int ended = npk__marks_swap_end(&t->marks, &both, err == 0);
+    return err ? err : ended;
+}
+
+static int swap(npk_target *t, int ro_fd, bool leased, const npk_rewriting *r)
 {
     npk_swap w;
     npk_dirty entry;
-    uint64_t from = t->info.header.data_offset;
     int there = npk__dirty_find(t->dir.fd, &t->id, &entry);
     int err = there < 0 ? there : npk__swap_begin(t->dir.fd, t->leaf, ro_fd, &w);
     if (err)
         return err;
-    err = npk__pwrite_full(w.fd, header, bytes, 0);
-    err = err ? npk__fail_errno(err, t->name) : copy_data(t, ro_fd, from, &w, bytes, data_bytes);
+    struct copy c = {.t = t, .r = r, .from = ro_fd, .to = w.fd, .leased = leased};
+    err = npk__pwrite_full(w.fd, r->header, r->header_bytes, 0);
+    err = err ? npk__fail_errno(err, t->name) : copy_data(&c);
     if (!err && there)
         err = enter(t, &w, &entry);
     if (!err) {
-        err = npk__swap_commit(&w, NPK_SWAP_LEASE | NPK_SWAP_SYNC);
+        err = commit(t, &w, leased, r->how);
         if (there) /* the entry of the file that has no name now */
             (void)npk__dirty_remove(t->dir.fd, err ? &entry.id : &t->id, false);
     }
@@ -95,14 +183,15 @@ static int swap(npk_target *t, int ro_fd, const uint8_t *header, size_t bytes, u
     return err;
 }
 
-int npk__rewrite(npk_target *t, const uint8_t *header, size_t bytes, uint64_t data_bytes)
+int npk__rewrite(npk_target *t, const npk_rewriting *r)
 {
     npk__close(&t->fd); /* a writer of our own would refuse the lease */
     int ro_fd = npk__openat(t->dir.fd, t->leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
-    int err = ro_fd < 0 ? npk__name_failed(ro_fd, t->name) : take_lease(t, ro_fd);
-    if (!err) {
+    int leased = ro_fd < 0 ? npk__name_failed(ro_fd, t->name) : take_lease(t, ro_fd, r->how), err = leased;
+    if (leased >= 0) {
         npk_info now = {0};
         npk_file_id id;
+        t->marks.fd = ro_fd;
         err = npk__fd_facts(ro_fd, &now, &id); /* again, now that nobody can write */
         if (err)
             err = npk__fail_errno(err, t->name);
@@ -110,9 +199,10 @@ int npk__rewrite(npk_target *t, const uint8_t *header, size_t bytes, uint64_t da
                  now.header.data_offset != t->info.header.data_offset)
             err = npk__fail(-EBUSY, "\"%s\": changed by a program just now; try again when it is closed", t->name);
         else
-            err = swap(t, ro_fd, header, bytes, data_bytes);
+            err = swap(t, ro_fd, leased, r);
         npk_info_clear(&now);
-        npk__lease_drop(ro_fd);
+        if (leased)
+            npk__lease_drop(ro_fd);
     }
     npk__close(&ro_fd);
     npk__target_shut(t);
@@ -140,7 +230,8 @@ int npk__rewrite_roomier(npk_target *t)
         err = n < 0 ? (int)n : (uint64_t)n < h->data_offset ? -EIO : 0;
         if (!err)
             err = npk__header_relayout(old, (size_t)n, h, rows, new, cap, &bytes);
-        err = err ? npk__fail_errno(err, t->name) : npk__rewrite(t, new, bytes, data_bytes);
+        err = err ? npk__fail_errno(err, t->name)
+                  : npk__rewrite(t, &(npk_rewriting){.header = new, .header_bytes = bytes, .data_bytes = data_bytes});
     }
     free(old);
     free(new);

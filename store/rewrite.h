@@ -13,10 +13,23 @@
 
 #include "target.h"
 
-/* Give the locked array a new header of `bytes` bytes and the first data_bytes bytes of its data. The target's file is
- * shut before; open it again after. Durable when it returns. -EBUSY: somebody writes, or nothing proves that nobody
- * does; -EMLINK, -ENOTSUP: the file cannot be swapped. */
-int npk__rewrite(npk_target *t, const uint8_t *header, size_t bytes, uint64_t data_bytes);
+enum npk_rewrite_how {
+    NPK_REWRITE_LIVE = 1,  /* only the rows that are shown */
+    NPK_REWRITE_FORCE = 2, /* where leases prove nothing: the caller knows that nobody writes */
+};
+typedef struct npk_rewriting {
+    const uint8_t *header; /* the new one */
+    size_t header_bytes;
+    uint64_t data_bytes; /* of the file, from its data's begin on; with NPK_REWRITE_LIVE: of the rows that are shown */
+    unsigned how;
+    npk_progress *progress; /* or NULL */
+    void *ctx;
+} npk_rewriting;
+
+/* Give the locked array a new header and its data again. The target's file is shut before; open it again after. Durable
+ * when it returns. What is known of deleted rows and names goes along. -EBUSY: somebody writes, or nothing proves that
+ * nobody does; -EMLINK, -ENOTSUP: the file cannot be swapped; -ECANCELED. */
+int npk__rewrite(npk_target *t, const npk_rewriting *r);
 /* The same header with room for the digits of any number of rows, counting all whole rows that may be counted. */
 int npk__rewrite_roomier(npk_target *t);
 

@@ -16,6 +16,7 @@
 #include "journal.h"
 #include "npk.h"
 #include "rewrite.h"
+#include "rows.h"
 #include "settle.h"
 #include "store.h"
 #include "target.h"
@@ -127,7 +128,7 @@ static int append_once(npk_target *t, const void *rows, uint64_t bytes, struct w
     return err ? err : -EAGAIN;
 }
 
-static int append_open(npk_target *t, const void *rows, uint64_t count, uint64_t *first)
+int npk__append_open(npk_target *t, const void *rows, uint64_t count, uint64_t *first)
 {
     npk_header *h = &t->info.header;
     uint64_t bytes = count * h->row_bytes; /* fits: the opening has looked */
@@ -172,7 +173,7 @@ npk_err npk_append(npk_store *s, const char *name, const void *rows, uint64_t co
     if (!err)
         err = npk__target_open_with_room(&t, 0, count);
     if (!err)
-        err = append_open(&t, rows, count, first);
+        err = npk__append_open(&t, rows, count, first);
     npk__target_release(&t);
     return err;
 }
@@ -227,7 +228,7 @@ static int append_all(npk_target *targets, const npk_rows_in *appends, size_t co
         npk_target *t = &targets[i];
         err = npk__target_open_with_room(t, 0, appends[i].count);
         if (!err)
-            err = append_open(t, appends[i].rows, appends[i].count, NULL);
+            err = npk__append_open(t, appends[i].rows, appends[i].count, NULL);
         npk__target_shut(t);
     }
     return err;

@@ -362,7 +362,8 @@ static int finish_append(struct settling *w)
         w->info.tail_bytes = w->entry.mark_size - data_end(&w->info);
         w->state = npk__settle_state(&w->info);
     }
-    return npk__dirty_unmark(w->dir_fd, &w->entry);
+    int err = npk__marks_bury(w->dir_fd, w->leaf, w->fd);
+    return err ? err : npk__dirty_unmark(w->dir_fd, &w->entry);
 }
 
 static int change_rows(struct settling *w, uint64_t rows)

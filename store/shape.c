@@ -224,8 +224,8 @@ static int update_entry(npk_target *t, const npk_header *h)
 static int reshape_in_place(npk_target *t, const uint8_t *header, size_t bytes)
 {
     npk_header h;
-    if (bytes != t->info.header.data_offset || bytes > PAGE || !npk_leases_prove(t->store, NULL) ||
-        npk__lease_take_exclusive(t->fd) != 0)
+    if (t->marks.known.stated || bytes != t->info.header.data_offset || bytes > PAGE ||
+        !npk_leases_prove(t->store, NULL) || npk__lease_take_exclusive(t->fd) != 0)
         return 1;
     int err = npk_header_parse(header, bytes, &h, NULL, 0);
     if (!err)
@@ -247,21 +247,47 @@ static int check_reshape(const npk_target *t)
     return 0;
 }
 
+/* Named ranges are of rows, and rows are others in another shape. */
+static int refuse_names(npk_target *t)
+{
+    npk_states s;
+    int err = npk__marks_states(&t->marks, &s);
+    if (err)
+        return err;
+    size_t names = s.state[0].name_count;
+    npk__states_clear(&s);
+    return names ? npk__fail(-ENOTSUP,
+                             "\"%s\": %zu ranges of its rows have names, which another shape has no place for; remove "
+                             "the names first",
+                             t->name, names)
+                 : 0;
+}
+
 static int reshape(npk_target *t, const int64_t *shape, uint32_t ndim)
 {
     uint64_t wanted[NPK_MAX_DIMS];
     uint8_t *header = NULL;
     size_t bytes;
+    npk_header h = t->info.header;
     int err = check_reshape(t);
+    if (!err && t->marks.known.deleted) /* deleted rows do not come along */
+        h.shape[0] = npk__target_rows(t);
     if (!err)
-        err = resolve_shape(t->name, shape, ndim, elements(&t->info.header), wanted);
+        err = resolve_shape(t->name, shape, ndim, elements(&h), wanted);
+    if (!err && t->marks.known.stated)
+        err = refuse_names(t);
     if (!err)
         err = make_header(t, wanted, ndim, &header, &bytes);
     if (err)
         return err;
     err = reshape_in_place(t, header, bytes);
     if (err > 0)
-        err = npk__rewrite(t, header, bytes, t->info.header.data_bytes);
+        err = npk__rewrite(t, &(npk_rewriting){.header = header,
+                                               .header_bytes = bytes,
+                                               .data_bytes = t->marks.known.deleted
+                                                                 ? npk__target_rows(t) * t->info.header.row_bytes
+                                                                 : t->info.header.data_bytes,
+                                               .how = NPK_REWRITE_LIVE});
     free(header);
     return err;
 }

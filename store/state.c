@@ -457,9 +457,11 @@ int npk__state_save(int dir_fd, const npk_states *s, bool sync_dir)
     return err ? npk__fail_errno(err, file) : 0;
 }
 
-void npk__state_unlink_inode(int dir_fd, uint64_t inode)
+void npk__state_unlink_inode(int dir_fd, uint64_t inode, const char *stem)
 {
-    char link[32], path[64];
+    char link[32], path[64], linked[NPK__STEM_BYTES];
+    if (npk__state_stem_of(dir_fd, inode, linked) <= 0 || strcmp(linked, stem) != 0)
+        return;
     inode_link(inode, link);
     snprintf(path, sizeof(path), NPK__SIDECAR "/%s", link);
     (void)npk__unlinkat(dir_fd, path, 0);
@@ -477,7 +479,7 @@ int npk__state_remove(int dir_fd, const char *stem, const npk_states *s)
         npk__dellog_name(stem, s->state[i].epoch, file);
         if (s->state[i].epoch)
             (void)npk__unlinkat(side, file, 0);
-        npk__state_unlink_inode(dir_fd, s->state[i].id.inode);
+        npk__state_unlink_inode(dir_fd, s->state[i].id.inode, stem);
     }
     npk__close(&side);
     return err && err != -ENOENT ? npk__fail_errno(err, stem) : 0;
@@ -508,7 +510,7 @@ int npk__state_set_aside(int dir_fd, const char *stem, const npk_states *s, char
         npk__dellog_name(stem, s->state[i].epoch, file);
         if (s->state[i].epoch && (err = rename_aside(side, file, aside)) == -ENOENT)
             err = 0;
-        npk__state_unlink_inode(dir_fd, s->state[i].id.inode);
+        npk__state_unlink_inode(dir_fd, s->state[i].id.inode, stem);
     }
     npk__close(&side);
     return err ? npk__fail_errno(err, stem) : 0;

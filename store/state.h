@@ -79,8 +79,8 @@ int npk__state_save(int dir_fd, const npk_states *s, bool sync_dir);
 int npk__state_remove(int dir_fd, const char *stem, const npk_states *s);
 /* Rename the file and its logs to `aside.*`, remove the links. out (may be NULL) receives the new name of the file. */
 int npk__state_set_aside(int dir_fd, const char *stem, const npk_states *s, char out[256]);
-/* Remove the link of an inode that is bound no longer. */
-void npk__state_unlink_inode(int dir_fd, uint64_t inode);
+/* Remove the link of an inode that is bound no longer, if it leads to this stem's file. */
+void npk__state_unlink_inode(int dir_fd, uint64_t inode, const char *stem);
 /* fsync the sidecar folder. */
 int npk__sidecar_sync(int dir_fd);
 

@@ -40,15 +40,3 @@ uint64_t npk_rows_take_range(U const npk_rows *r, U npk_rows_cursor *cursor, U u
 STUB(npk_clone, U npk_store *s, U const char *from, U const char *to)
 STUB(npk_cast, U npk_store *s, U const char *name, U const char *dtype)
 STUB(npk_summarize, U npk_store *s, U const char *name, U npk_summary *out, U npk_progress *progress, U void *ctx)
-
-/* Deleted rows. */
-STUB(npk_compact, U npk_store *s, U const char *name, U unsigned flags, U npk_progress *progress, U void *ctx)
-STUB(npk_compact_policy, U npk_store *s, U const char *name, U unsigned *percent)
-STUB(npk_compact_policy_set, U npk_store *s, U const char *name, U unsigned percent)
-
-/* Named ranges. */
-STUB(npk_names, U npk_store *s, U const char *name, U npk_name_visit *visit, U void *ctx)
-STUB(npk_name_set, U npk_store *s, U const char *name, U const char *range_name, U uint64_t start, U uint64_t stop)
-STUB(npk_name_remove, U npk_store *s, U const char *name, U const char *range_name)
-STUB(npk_append_named, U npk_store *s, U const char *name, U const char *range_name, U const void *rows,
-     U uint64_t count, U uint64_t *first)

@@ -20,6 +20,7 @@
 #include "io.h"
 #include "lease.h"
 #include "lock.h"
+#include "marks.h"
 #include "path.h"
 #include "settle.h"
 #include "store.h"
@@ -234,6 +235,15 @@ static int sync_dir(int dir_fd)
     return err;
 }
 
+/* The old file's rows go, and what was deleted of them. 1: there is a state, which speaks of the old inode alone now. */
+static int end_state(const npk_swap *w, npk_stamp *old)
+{
+    int err = npk__fd_stamp(w->old_fd, old);
+    if (err)
+        return npk__fail_errno(err, w->leaf);
+    return npk__state_there(w->dir_fd, w->leaf, old->id.inode) ? npk__marks_leave(w->dir_fd, w->leaf, w->old_fd) : 0;
+}
+
 int npk__swap_commit(npk_swap *w, unsigned flags)
 {
     int err = flags & NPK_SWAP_SYNC ? npk__fsync(w->fd) : 0;
@@ -244,7 +254,13 @@ int npk__swap_commit(npk_swap *w, unsigned flags)
     if ((flags & NPK_SWAP_LEASE) && !npk__lease_holds(w->old_fd))
         return npk__fail(-EBUSY, "\"%s\": a program has just opened it for writing; try again when it is done",
                          w->leaf);
+    npk_stamp old = {.dev = 0};
+    int stated = w->old_fd >= 0 && !(flags & NPK_SWAP_STATE) ? end_state(w, &old) : 0;
+    if (stated < 0)
+        return stated;
     err = take_name(w, flags & NPK_SWAP_NOREPLACE);
+    if (!err && stated)
+        npk__marks_ended(w->dir_fd, w->leaf, &old);
     if (err == -EEXIST)
         return npk__fail(err, "\"%s\": exists already", w->leaf);
     if (!err && (flags & NPK_SWAP_SYNC))
@@ -354,6 +370,32 @@ static int write_roomier(int from, const npk_info *info, uint64_t rows, const np
     return copy_data(from, h->data_offset, w, bytes, info->file_bytes - h->data_offset);
 }
 
+/* The same rows in another file: what is deleted of them stays so. */
+static int commit_with_state(npk_swap *w, int ro_fd, const npk_info *info)
+{
+    npk_marks m;
+    npk_marks_swap both;
+    npk_stamp stamp;
+    int dir_fd = w->dir_fd, err = npk__fd_stamp(ro_fd, &stamp);
+    if (err)
+        return npk__fail_errno(err, w->leaf);
+    err = npk__marks_look(dir_fd, w->leaf, ro_fd, info, &stamp, &m);
+    if (err)
+        return err;
+    char leaf[256];
+    memcpy(leaf, w->leaf, sizeof(leaf));
+    m.leaf = leaf; /* the commit clears the other */
+    err = npk__fsync(w->fd);
+    err = err ? npk__fail_errno(err, leaf) : npk__marks_swap_begin(&m, w->fd, false, &both);
+    if (!err) {
+        err = npk__swap_commit(w, NPK_SWAP_LEASE | NPK_SWAP_SYNC | NPK_SWAP_STATE);
+        int ended = npk__marks_swap_end(&m, &both, err == 0);
+        err = err ? err : ended;
+    }
+    npk__marks_release(&m);
+    return err;
+}
+
 /* ro_fd holds the lease. The new file gets its entry before it gets the name: growth after a crash must be adopted. */
 static int swap_roomier(int dir_fd, const char *leaf, int ro_fd, const npk_info *info, const npk_dirty *old)
 {
@@ -379,7 +421,7 @@ static int swap_roomier(int dir_fd, const char *leaf, int ro_fd, const npk_info 
     if (!err)
         err = npk__dirty_add(dir_fd, &entry);
     if (!err) {
-        err = npk__swap_commit(&w, NPK_SWAP_LEASE | NPK_SWAP_SYNC);
+        err = commit_with_state(&w, ro_fd, info);
         (void)npk__dirty_remove(dir_fd, err ? &entry.id : &old->id, false);
     }
     npk__swap_abort(&w);

@@ -28,6 +28,7 @@ enum npk_swap_flags {
     NPK_SWAP_NOREPLACE = 1, /* -EEXIST if the name is taken */
     NPK_SWAP_LEASE = 2,     /* a lease is held on old_fd: -EBUSY if it is being broken */
     NPK_SWAP_SYNC = 4,      /* fsync the file before and the directory after */
+    NPK_SWAP_STATE = 8,     /* the caller sees to what is known of deleted rows; else it ends with the old file */
 };
 
 /* Make the temporary file. With an old file (old_fd >= 0, any descriptor but O_PATH): -EMLINK if it has several names

@@ -415,8 +415,11 @@ static int find_entry(npk_target *t)
 {
     int there = npk__dirty_find_locked(&t->lock, t->dir.fd, &t->id, &t->entry);
     t->was_entered = there > 0;
-    if (there > 0 && t->entry.marked && t->state == NPK_SETTLED)
-        there = npk__dirty_unmark(t->dir.fd, &t->entry);
+    if (there > 0 && t->entry.marked && t->state == NPK_SETTLED) {
+        there = npk__marks_bury(t->dir.fd, t->leaf, t->fd);
+        if (!there)
+            there = npk__dirty_unmark(t->dir.fd, &t->entry);
+    }
     return there < 0 ? there : 0;
 }
 
@@ -485,7 +488,7 @@ int npk__target_open(npk_target *t, unsigned how)
         err = wait_for_part_row(t);
     if (!err && !accepts(t->state, how))
         err = refuse_state(t);
-    if (!err)
+    if (!err && !(how & NPK_TARGET_READ))
         err = make_entry(t);
     return err ? err : look_at_marks(t);
 }

@@ -30,6 +30,13 @@ static struct {
     uint32_t rows, next;
 } model;
 
+/* Named ranges of physical rows. */
+#define NAMES 6
+static struct {
+    bool there;
+    uint32_t start, stop;
+} names[NAMES];
+
 static uint32_t shown[MOST], shown_at[MOST], shown_rows; /* the live rows, and where they are */
 
 static void look_at_model(void)
@@ -299,6 +306,11 @@ static void replace_some(place *p)
 
 static void cut_model(uint32_t rows)
 {
+    for (unsigned i = 0; i < NAMES; i++) {
+        if (names[i].stop > rows && names[i].start >= rows)
+            names[i].there = false;
+        names[i].stop = names[i].stop > rows ? rows : names[i].stop;
+    }
     for (uint32_t i = rows; i < model.rows; i++)
         model.deleted[i] = false;
     model.rows = rows;
@@ -361,9 +373,123 @@ static void extend_some(place *p)
     model.rows += more;
 }
 
+static uint32_t shown_before(uint32_t physical)
+{
+    uint32_t n = 0;
+    while (n < shown_rows && shown_at[n] < physical)
+        n++;
+    return n;
+}
+
+static void compact_all(place *p)
+{
+    for (unsigned i = 0; i < NAMES; i++) {
+        names[i].start = shown_before(names[i].start);
+        names[i].stop = shown_before(names[i].stop);
+    }
+    CHECK_EQ(npk_compact(p->store, "x", 0, NULL, NULL), 0);
+    for (uint32_t i = 0; i < shown_rows; i++) {
+        model.value[i] = shown[i];
+        model.deleted[i] = false;
+    }
+    model.rows = shown_rows;
+}
+
+static int count_names(void *ctx, const char *name, uint64_t start, uint64_t stop)
+{
+    unsigned at = (unsigned)(name[0] - 'a'), *seen = ctx;
+    bool fine = at < NAMES && names[at].there && name[1] == '\0' && start == shown_before(names[at].start) &&
+                stop == shown_before(names[at].stop);
+    *seen += fine ? 1 : 1000;
+    return 0;
+}
+
+static bool names_agree(place *p)
+{
+    unsigned seen = 0, want = 0;
+    for (unsigned i = 0; i < NAMES; i++)
+        want += names[i].there;
+    bool fine = CHECK_EQ(npk_names(p->store, "x", count_names, &seen), 0);
+    return CHECK_EQ(seen, want) && fine;
+}
+
+static void name_some(place *p)
+{
+    unsigned at = (unsigned)random_below(NAMES);
+    char name[2] = {(char)('a' + at), 0};
+    if (random_below(3) == 0) {
+        CHECK_EQ(npk_name_remove(p->store, "x", name), names[at].there ? 0 : -ENOENT);
+        names[at].there = false;
+        return;
+    }
+    if (random_below(3) == 0 && !names[at].there && model.rows + 20 <= MOST) {
+        uint64_t first = 0, count = random_below(20);
+        for (uint64_t i = 0; i < count; i++) {
+            model.value[model.rows + i] = ++model.next;
+            model.deleted[model.rows + i] = false;
+            fill_row(buffer + i * COLUMNS, model.next);
+        }
+        CHECK_EQ(npk_append_named(p->store, "x", name, buffer, count, &first), 0);
+        CHECK_EQ(first, shown_rows);
+        names[at].there = true;
+        names[at].start = model.rows;
+        names[at].stop = model.rows += (uint32_t)count;
+        CHECK_EQ(npk_append_named(p->store, "x", name, buffer, 1, NULL), -EEXIST);
+        return;
+    }
+    uint64_t start = random_below(shown_rows + 1), stop = start + random_below(shown_rows - start + 1);
+    CHECK_EQ(npk_name_set(p->store, "x", name, start, stop), 0);
+    names[at].there = true;
+    names[at].start = start < shown_rows ? shown_at[start] : model.rows;
+    names[at].stop = stop > start ? shown_at[stop - 1] + 1 : names[at].start;
+}
+
+static void move_about(place *p)
+{
+    switch (random_below(4)) {
+    case 0: /* by the engine, to another group and back */
+        CHECK_EQ(npk_rename(p->store, "x", "group/y"), 0);
+        CHECK_EQ(npk_rename(p->store, "group/y", "x"), 0);
+        break;
+    case 1: /* by somebody who knows nothing of it */
+        CHECK_EQ(renameat(p->dir, "x.npy", p->dir, "z.npy"), 0);
+        if (random_below(2))
+            CHECK_EQ(npk_append(p->store, "z", NULL, 0, NULL), 0);
+        CHECK_EQ(renameat(p->dir, "z.npy", p->dir, "x.npy"), 0);
+        break;
+    case 2:
+        CHECK_EQ(npk_sync(p->store, "x"), 0);
+        break;
+    default: {
+        int64_t shape[3] = {shown_rows, COLUMNS, 1};
+        for (unsigned i = 0; i < NAMES; i++)
+            if (names[i].there) {
+                CHECK_EQ(npk_reshape(p->store, "x", shape, 3), -ENOTSUP);
+                return;
+            }
+        if (shown_rows == 0)
+            return;
+        CHECK_EQ(npk_reshape(p->store, "x", shape, 3), 0);
+        CHECK_EQ(npk_reshape(p->store, "x", shape, 2), 0);
+        compact_all(p);
+        break;
+    }
+    }
+}
+
 static void step(place *p)
 {
-    switch (random_below(12)) {
+    switch (random_below(16)) {
+    case 12:
+        compact_all(p);
+        break;
+    case 13:
+    case 14:
+        name_some(p);
+        break;
+    case 15:
+        move_about(p);
+        break;
     case 0:
         restore_some(p);
         break;
@@ -402,12 +528,13 @@ static void test_random_steps(void)
         place p = place_begin();
         seed = UINT64_C(0x9E3779B97F4A7C15) * (round + 1);
         model.next = 0;
+        memset(names, 0, sizeof(names));
         make(&p, 1 + (uint32_t)random_below(1500));
         for (unsigned i = 0; i < 120; i++) {
             unit_note("round %u step %u, %" PRIu32 " of %" PRIu32 " rows: %s", round, i, shown_rows, model.rows,
                       npk_error());
             step(&p);
-            if (!agrees(&p))
+            if (!agrees(&p) || !names_agree(&p))
                 return;
         }
         place_end(&p);
