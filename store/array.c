@@ -21,6 +21,7 @@
 #include "known.h"
 #include "npk.h"
 #include "path.h"
+#include "pkg_store.h"
 #include "redo.h"
 #include "settle.h"
 #include "store.h"
@@ -35,7 +36,8 @@
 #define STREAM_BUFFER (UINT64_C(256) << 20)
 
 struct npk_array {
-    int fd;
+    int fd;                   /* -1 for one in a package */
+    npk_package_file *packed; /* NULL for one in a directory */
     char *name;
     npk_info info;              /* as shown */
     uint64_t file_data;         /* bytes of data in the file, deleted rows among them */
@@ -153,12 +155,33 @@ static int open_once(npk_store *s, const char *name, const char *path, npk_array
     return err;
 }
 
+static int open_packed(npk_store *s, const char *name, npk_array **out)
+{
+    npk_array *a = calloc(1, sizeof(*a));
+    if (!a || !(a->name = strdup(name))) {
+        free(a);
+        return npk__fail(-ENOMEM, "out of memory");
+    }
+    a->fd = -1;
+    int err = npk__package_open_array(s->package, name, &a->packed, &a->info);
+    if (!err)
+        err = check_readable(name, &a->info);
+    a->file_data = a->info.header.data_bytes;
+    if (err)
+        npk_array_close(&a);
+    else
+        *out = a;
+    return err;
+}
+
 npk_err npk_array_open(npk_store *s, const char *name, npk_array **out)
 {
     char path[NPK__PATH_BYTES];
     int err = npk__name_to_path(name, path, sizeof(path));
     if (err)
         return err;
+    if (s->package)
+        return open_packed(s, name, out);
     for (unsigned tries = 0; tries < 100; tries++) { /* P6: another file may take the name between two calls */
         err = open_once(s, name, path, out);
         if (err != -ESTALE)
@@ -184,6 +207,7 @@ void npk_array_close(npk_array **array)
     free(a->last_words);
     npk__known_release(&a->known);
     npk__close(&a->fd);
+    npk_package_file_close(&a->packed);
     npk_info_clear(&a->info);
     free(a->name);
     free(a);
@@ -221,9 +245,10 @@ static int map_data(npk_array *a, uint8_t **out)
     uint8_t *map = atomic_load_explicit(&a->map, memory_order_acquire);
     if (!map) {
         void *at;
-        int err = npk__mmap(&at, map_bytes(a), PROT_READ, MAP_SHARED, a->fd, 0);
+        int err = a->packed ? npk__package_map(a->packed, map_bytes(a), &at)
+                            : npk__mmap(&at, map_bytes(a), PROT_READ, MAP_SHARED, a->fd, 0);
         if (err)
-            return npk__fail_errno(err, a->name);
+            return a->packed ? err : npk__fail_errno(err, a->name);
         if (atomic_compare_exchange_strong(&a->map, &map, at))
             map = at;
         else
@@ -280,6 +305,8 @@ static int cut_meanwhile(const npk_array *a)
 
 static int read_at(const npk_array *a, uint64_t offset, uint64_t bytes, void *out)
 {
+    if (a->packed)
+        return npk__package_read_at(a->packed, offset, bytes, out);
     ssize_t n = npk__pread_full(a->fd, out, bytes, offset);
     if (n < 0)
         return npk__fail_errno((int)n, a->name);
@@ -404,6 +431,8 @@ npk_err npk_read_rows(npk_array *a, const int64_t *indices, size_t count, void *
                          indices[bad], a->info.rows);
     if (count == 0 || h->row_bytes == 0)
         return 0;
+    if (a->packed)
+        return npk__package_gather(a->packed, &a->info, indices, count, out);
     if (h->row_bytes >= LARGE_ROW || (count <= FEW_ROWS && !a->map))
         return gather_by_calls(a, indices, count, out);
     return gather_by_map(a, indices, count, out);
@@ -449,14 +478,16 @@ static int map_rows(npk_array *a, const uint8_t **out)
 npk_err npk_array_runs(npk_array *a, uint64_t first, uint64_t count, uint64_t max_rows_per_visit, npk_run_visit *visit,
                        void *ctx)
 {
-    const uint8_t *data;
-    int err = map_rows(a, &data);
+    const uint8_t *data = NULL;
+    int err = a->packed ? check_rows(a) : map_rows(a, &data);
     if (err)
         return err;
     if (first > a->info.rows || count > a->info.rows - first)
         return npk__fail(-ERANGE,
                          "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
                          a->name, count, first, a->info.rows);
+    if (a->packed)
+        return npk__package_runs(a->packed, &a->info, first, count, max_rows_per_visit, visit, ctx);
     for (uint64_t done = 0, n; done < count && !err; done += n) {
         uint64_t row = first + done;
         n = max_rows_per_visit && count - done > max_rows_per_visit ? max_rows_per_visit : count - done;

@@ -13,6 +13,7 @@
 #include "known.h"
 #include "npk.h"
 #include "path.h"
+#include "pkg_store.h"
 #include "store.h"
 #include "walk.h"
 
@@ -72,6 +73,8 @@ npk_err npk_list(npk_store *s, const char *group, unsigned flags, npk_visit *vis
     static const npk_walk_ops ops = {.entry = visit_file, .failed = unreadable};
     if (flags & ~(unsigned)(NPK_LIST_PLAIN | NPK_LIST_FLAT))
         return npk__fail(-EINVAL, "list flags 0x%x: unknown; NPK_LIST_PLAIN and NPK_LIST_FLAT are known", flags);
+    if (s->package)
+        return npk__package_list(s->package, group ? group : "", flags, visit, ctx);
     struct listing l = {.flags = flags, .visit = visit, .ctx = ctx};
     int err = npk__walk(s->root_fd, group ? group : "", flags & NPK_LIST_FLAT, &ops, &l);
     if (err || l.stopped)

@@ -17,6 +17,7 @@
 #include "marks.h"
 #include "npk.h"
 #include "path.h"
+#include "pkg_store.h"
 #include "redo.h"
 #include "settle.h"
 #include "store.h"
@@ -59,6 +60,8 @@ static int stat_once(npk_store *s, const char *name, bool shown, npk_info *out)
 static int stat_array(npk_store *s, const char *name, bool shown, npk_info *out)
 {
     int err = -ESTALE;
+    if (s->package)
+        return npk__package_stat(s->package, name, out);
     for (unsigned tries = 0; err == -ESTALE && tries < 100; tries++) /* P6: another file may just take the name */
         err = stat_once(s, name, shown, out);
     return err;

@@ -508,6 +508,109 @@ typedef int npk_check_visit(void *ctx, const npk_finding *f);
  * visited. name of an unknown array: -ENOENT. */
 npk_err npk_check(npk_store *s, const char *name, unsigned flags, npk_check_visit *visit, void *ctx);
 
+/* ---- packages --------------------------------------------------------------------------------------------------- */
+
+/* A package is one file that holds a store, compressed, with random access (FORMAT.md, "Packages"). npk_store_open() on
+ * one gives a handle for reading: npk_list, npk_stat, npk_array_open and what reads work on it, what changes something
+ * is -EROFS. */
+
+typedef struct npk_pack_options {
+    int level;            /* of zstd, -7 to 19; 0: chosen for each array */
+    uint64_t frame_bytes; /* what a frame is to have at most, 4 KiB to 64 MiB; 0: 128 KiB */
+    unsigned threads;     /* 0: as many as there are cores */
+    bool replace;         /* take the place of a file that has the name */
+    const char *const *raw;     /* patterns, ended by NULL: files whose bytes lie in the package as they are; may be NULL */
+    const char *const *exclude; /* patterns of what is left out, directories with all below; may be NULL */
+    npk_progress *progress;     /* bytes read; may be NULL; called on the calling thread */
+    void *ctx;
+} npk_pack_options;
+/* Pack the store into a new file at `path`. Rows that are deleted, sidecars and extended attributes are left out;
+ * names, groups, plain files, modes, times and links come along. The same input and the same zstd give the same bytes,
+ * whatever the threads. The file appears when it is complete and durable; a failure leaves nothing. Patterns are those
+ * of fnmatch(3), for a path of the store or for its last component. Memory: some frames a thread. options may be NULL.
+ * -EEXIST; -ESTALE: a file changed while it was read; -ENOTSUP: a socket, device or FIFO; -EINVAL: an option, or a link
+ * that leads outside; -ECANCELED. */
+npk_err npk_pack(npk_store *s, const char *path, const npk_pack_options *options);
+/* The same to an open descriptor, from its position on; a pipe will do. */
+npk_err npk_pack_fd(npk_store *s, int fd, const npk_pack_options *options);
+
+typedef struct npk_unpack_options {
+    unsigned threads;         /* 0: as many as there are cores */
+    const char *const *names; /* ended by NULL: arrays by name, files and groups by path; NULL: all */
+    const char *rows;         /* an expression such as "0:100": only these rows of the arrays in names; may be NULL */
+    npk_progress *progress;   /* bytes written; may be NULL; called on any one thread at a time */
+    void *ctx;
+} npk_unpack_options;
+/* Unpack the package at `path` into the directory `dir`, which must not exist or be empty. It takes the name when it is
+ * complete and durable; a failure leaves nothing. Nothing is ever written outside. -EEXIST, -EINVAL (no package, a
+ * damaged index), -EIO (a damaged frame), -ENOENT (a name that the package does not have), -ECANCELED. */
+npk_err npk_unpack(const char *path, const char *dir, const npk_unpack_options *options);
+/* The same from a descriptor that need not seek, in one pass. names and rows must be NULL. */
+npk_err npk_unpack_fd(int fd, const char *dir, const npk_unpack_options *options);
+
+typedef struct npk_package npk_package;           /* an open package; any number of threads */
+typedef struct npk_package_file npk_package_file; /* one of its files, open; any number of threads */
+
+/* Is this the beginning of a file that is a package (16 bytes are enough to tell)? */
+bool npk_package_magic(const void *bytes, size_t count);
+npk_err npk_package_open(const char *path, npk_package **out);
+npk_err npk_package_open_fd(int fd, npk_package **out); /* duplicates the descriptor */
+void npk_package_close(npk_package **p);                /* its files must be closed */
+/* The package behind a handle of npk_store_open(), owned by it; NULL for a directory. */
+npk_package *npk_store_package(npk_store *s);
+
+typedef enum npk_entry_kind { NPK_ENTRY_DIRECTORY = 1, NPK_ENTRY_FILE = 2, NPK_ENTRY_LINK = 3 } npk_entry_kind;
+/* One entry. Entries are sorted so that all that is in a directory follows it. path and target are not terminated and
+ * live as long as the package. */
+typedef struct npk_entry {
+    npk_entry_kind kind;
+    uint32_t mode;         /* permission bits */
+    int64_t mtime_ns;      /* since the epoch */
+    const char *path;
+    uint32_t path_bytes;
+    const char *target;    /* of a link */
+    uint32_t target_bytes;
+    uint64_t bytes;        /* of the file */
+    uint64_t stored_bytes; /* that it takes in the package, with all that belongs to it */
+    uint64_t frame_bytes;  /* of a frame, 0 for an empty file */
+    uint64_t frames;
+    const char *filter;    /* how it is stored: "none", "bytes", "bits", "delta", "delta+bytes", ..., "raw" */
+    bool contiguous;       /* its bytes lie in the package as they are, from contiguous_at on, a multiple of 4096 */
+    uint64_t contiguous_at;
+} npk_entry;
+uint64_t npk_package_count(const npk_package *p);
+/* Of the root: mode and time; no path. */
+void npk_package_root(const npk_package *p, npk_entry *out);
+void npk_package_entry(const npk_package *p, uint64_t i, npk_entry *out); /* i < count */
+/* The entry at this path (path_bytes bytes). -ENOENT, without a sentence. */
+npk_err npk_package_find(const npk_package *p, const char *path, size_t path_bytes, uint64_t *i);
+/* The entry behind i and all that is below it: the next name in the directory that holds i. */
+uint64_t npk_package_next(const npk_package *p, uint64_t i);
+/* Bytes of the package itself, and the version of zstd that made it (10504: 1.5.4). */
+uint64_t npk_package_bytes(const npk_package *p);
+unsigned npk_package_zstd(const npk_package *p);
+/* How many bytes of decoded frames are kept (64 MiB at first); what is kept now, hits and misses. */
+void npk_package_set_cache(npk_package *p, uint64_t bytes);
+void npk_package_cache(npk_package *p, uint64_t *bytes, uint64_t *hits, uint64_t *misses);
+
+/* -EISDIR, -ELOOP (a link), -EIO (its table is damaged). */
+npk_err npk_package_file_open(npk_package *p, uint64_t i, npk_package_file **out);
+void npk_package_file_close(npk_package_file **f);
+/* Bytes of the file from `offset` on; short at its end only. -EIO: the frame that has them is damaged. */
+ssize_t npk_package_file_read(npk_package_file *f, uint64_t offset, void *out, size_t bytes);
+/* Decode the frame that has the byte at `offset` into the cache, unless it is there. */
+npk_err npk_package_file_prefetch(npk_package_file *f, uint64_t offset);
+/* Facts as npk_fd_stat gives them for a file. */
+npk_err npk_package_file_stat(npk_package_file *f, npk_info *out);
+
+/* Prove the rules of FORMAT.md on the package at `path`: every checksum, and that every frame can be decoded. Returns 0
+ * whatever was found in it; findings are visited, from the calling thread. progress may be NULL. */
+npk_err npk_package_check(const char *path, unsigned threads, npk_check_visit *visit, void *ctx,
+                          npk_progress *progress, void *progress_ctx);
+
+/* The Python text of an array's descr, as its header has it; malloc()ed. h: what npk_stat told. */
+npk_err npk_descr(npk_store *s, const char *name, const npk_header *h, char **out);
+
 /* ---- for whoever serves the data files themselves (the mount) -------------------------------------------------- */
 /* These take paths with their suffix, so that any file may be asked about, and descriptors of the caller's.        */
 

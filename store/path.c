@@ -177,6 +177,9 @@ int npk__open_beneath(int root_fd, const char *path, int flags, mode_t mode)
 int npk_open_beneath(npk_store *s, const char *path, int flags, mode_t mode)
 {
     int err = npk__dir_path_check(path);
+    if (!err && s->package)
+        err = npk__fail(-ENOTSUP, "\"%s\": a file of a package, which has no descriptor; npk_package_file_open opens it",
+                        path);
     if (err)
         return err;
     int fd = resolve(s->root_fd, path, flags, mode, RESOLVE_NO_SYMLINKS);

@@ -15,6 +15,7 @@
 #include "io.h"
 #include "lock.h"
 #include "path.h"
+#include "pkg_store.h"
 
 #define KNOWN_FLAGS (NPK_READ_ONLY | NPK_CREATE | NPK_NO_REDIRECT)
 
@@ -22,6 +23,9 @@ int npk__store_writable(const npk_store *s, const char *name)
 {
     if (!(s->flags & NPK_READ_ONLY))
         return 0;
+    if (s->package)
+        return npk__fail(-EROFS, "\"%s\": \"%s\" is a package, which is never changed; unpack it to change it", name,
+                         s->label);
     return npk__fail(-EROFS, "\"%s\": the store \"%s\" was opened read-only; open it for writing to change it", name,
                      s->label);
 }
@@ -127,10 +131,24 @@ static int open_failed(int err, const char *path)
     if (err == -ENOENT)
         return npk__fail(err, "\"%s\": no such directory; a store is a directory of .npy files", path);
     if (err == -ENOTDIR)
-        return npk__fail(err, "\"%s\": not a directory; a store is a directory of .npy files", path);
+        return npk__fail(err, "\"%s\": neither a directory nor a package; a store is a directory of .npy files, or one file "
+                              "that npk pack made", path);
     if (err == -ENOTCONN)
         return npk__fail(err, "\"%s\": a mount whose server has died; unmount it with fusermount3 -u", path);
     return npk__fail_errno(err, path);
+}
+
+static bool is_package(const char *path, size_t bytes)
+{
+    uint8_t first[16];
+    struct stat st;
+    char *copy = strndup(path, bytes);
+    int fd = copy ? npk__openat(AT_FDCWD, copy, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0) : -1;
+    free(copy);
+    bool is = fd >= 0 && npk__fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+              npk__pread_full(fd, first, sizeof(first), 0) == sizeof(first) && npk_package_magic(first, sizeof(first));
+    npk__close(&fd);
+    return is;
 }
 
 npk_err npk_store_open(const char *path, unsigned flags, npk_store **out)
@@ -145,6 +163,10 @@ npk_err npk_store_open(const char *path, unsigned flags, npk_store **out)
             return err == -ENOENT ? npk__fail(err, "\"%s\": the directory above it does not exist", path)
                                   : open_failed(err, path);
         fd = npk__openat(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0);
+    }
+    if (fd == -ENOTDIR && !(flags & NPK_CREATE) && is_package(path, strlen(path))) {
+        fd = npk__openat(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+        return fd < 0 ? open_failed(fd, path) : npk__package_store(fd, path, flags, out);
     }
     return fd < 0 ? open_failed(fd, path) : open_dir(fd, path, flags, out);
 }
@@ -170,6 +192,7 @@ void npk_store_close(npk_store **s)
         return;
     npk__locks_drop_idle();
     forget_above(*s);
+    npk_package_close(&(*s)->package);
     npk__close(&(*s)->root_fd);
     free((*s)->label);
     free(*s);
@@ -202,12 +225,30 @@ static int located(const char *dir, size_t dir_bytes, const char *name, size_t n
     return 0;
 }
 
+/* "x.npkg/train/x.npy": the part of the path that is a package. 0: none is. */
+static size_t package_part(const char *path)
+{
+    for (const char *slash = strchr(path + (*path == '/'), '/'); slash; slash = strchr(slash + 1, '/'))
+        if (slash[1] != '\0' && is_package(path, (size_t)(slash - path)))
+            return (size_t)(slash - path);
+    return 0;
+}
+
 npk_err npk_locate(const char *path, char **store_dir, char **name)
 {
     struct stat st;
     size_t bytes = strlen(path);
     bool there = stat(path, &st) == 0;
     int err = there ? 0 : -errno;
+    if (there && S_ISREG(st.st_mode) && is_package(path, bytes))
+        return located(path, bytes, "", 0, store_dir, name);
+    size_t package = err == -ENOTDIR ? package_part(path) : 0;
+    if (package > 0) {
+        const char *rest = path + package + strspn(path + package, "/");
+        size_t n = strlen(rest), last = strlen(NPK__SUFFIX);
+        return located(path, package, rest,
+                       n > last && strcmp(rest + n - last, NPK__SUFFIX) == 0 ? n - last : n, store_dir, name);
+    }
     if (there && S_ISDIR(st.st_mode))
         return located(path, bytes, "", 0, store_dir, name);
     if (bytes == 0)

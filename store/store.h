@@ -21,6 +21,7 @@ struct npk_store {
         char *path; /* of the root, from there */
     } * above;      /* the directories above the root that may hold it as a group, nearest first */
     unsigned above_count;
+    npk_package *package; /* NULL for a directory; else root_fd is -1 and the handle is for reading */
     int lease_proof; /* npk_leases_prove(): what it found, 0 before; accessed atomically */
 };
 

@@ -130,6 +130,8 @@ static int skip_unreadable(void *ctx, const char *path, int err)
 
 npk_err npk_sync(npk_store *s, const char *name)
 {
+    if (s->package)
+        return 0; /* it never changes */
     static const npk_walk_ops ops = {.leave = leave_dir, .failed = skip_unreadable};
     if (name)
         return sync_array(s, name);

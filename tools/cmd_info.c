@@ -7,6 +7,7 @@
 
 #include "args.h"
 #include "output.h"
+#include "package.h"
 #include "say.h"
 #include "typed_path.h"
 
@@ -165,7 +166,10 @@ int cli_info(const cli_args *args)
     int status = cli_target_open(args->word_count > 0 ? args->words[0] : ".", 0, &t);
     if (status != CLI_OK)
         return status;
-    if (t.name[0] == '\0') {
+    npk_package *package = npk_store_package(t.store);
+    if (t.name[0] == '\0' && package != NULL) {
+        status = cli_package_info(args, package);
+    } else if (t.name[0] == '\0') {
         status = show_store(args, &t);
     } else {
         npk_info info;

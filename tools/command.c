@@ -26,7 +26,9 @@ const cli_command cli_commands[] = {
         "show the facts of one array, or of a whole store",
         "An array: dtype, shape, order, rows, sizes, where its data begins. A .npy file\n"
         "that is no array: why. A store: how many arrays, their sizes, and whether\n"
-        "absent writers can be proved there. TSV has one key and value per line.\n"
+        "absent writers can be proved there. TSV has one key and value per line. A\n"
+        "package: for each file its dtype, shape, filter, frames, size, size in the\n"
+        "package, and the ratio of both.\n"
         "\n"
         "--cpu shows the instruction sets that a search chooses from: whether this\n"
         "processor can, whether it should (some have one that is slow), and which one\n"
@@ -140,7 +142,8 @@ const cli_command cli_commands[] = {
         "prove every rule of the format on a store or an array",
         "Prints what was found: severity (note, warning, damage), the rule of\n"
         "store/FORMAT.md, path, whether it was repaired, and a sentence. Fails when\n"
-        "there is damage that was not repaired. Without a PATH: the current directory.\n",
+        "there is damage that was not repaired. Without a PATH: the current directory.\n"
+        "Of a package every checksum is proved and every frame decoded.\n",
         cli_check_options,
         0,
         1,
@@ -191,6 +194,35 @@ const cli_command cli_commands[] = {
         2,
         2,
         cli_search,
+    },
+    {
+        "pack",
+        "DIR P [--level N] [--frame BYTES] [--raw PATTERN] [--exclude PATTERN] [--force] [--threads N]",
+        "make a package of a store: one compressed file with random access",
+        "P is the new file, or - for standard output. It appears when it is complete.\n"
+        "Deleted rows are left out; groups, plain files, modes, times and links come\n"
+        "along. The same store gives the same bytes. A PATTERN is that of a shell, for\n"
+        "the path in the store or its last part: '*.txt', 'train/*'. A package is read\n"
+        "like a store: npk ls P, npk get P/train/x.npy 0:10, npkfs P MOUNTPOINT.\n"
+        "\n"
+        "Each array is cut into frames of whole rows, the least that is read at once. A\n"
+        "store that changes while it is packed is refused.\n",
+        cli_pack_options,
+        2,
+        2,
+        cli_pack,
+    },
+    {
+        "unpack",
+        "P DIR [NAME...] [--rows EXPR] [--threads N]",
+        "make a store of a package",
+        "P is a package, or - for standard input. DIR must not exist or be empty; it\n"
+        "appears when it is complete. With NAMEs only these arrays, files or groups\n"
+        "(as npk ls P shows them).\n",
+        cli_unpack_options,
+        2,
+        CLI_ANY_WORDS,
+        cli_unpack,
     },
     {
         "bench",

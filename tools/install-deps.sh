@@ -28,6 +28,8 @@ need_to_build() {
     need_program pkg-config pkg-config
     need_library fuse3 libfuse3-dev
     need_library libcjson libcjson-dev
+    need_library libzstd libzstd-dev
+    need_library libxxhash libxxhash-dev
     need_program fusermount3 fuse3
 }
 

@@ -194,19 +194,12 @@ char *cli_target_file(const cli_target *t)
 
 int cli_target_descr(const cli_target *t, const npk_header *header, cli_text *out)
 {
-    cli_text path = {0};
-    char *descr = malloc((size_t)header->descr_bytes + 1);
-    cli_text_addf(&path, "%s.npy", t->name);
-    int fd = descr == NULL || path.failed ? -ENOMEM : npk_open_beneath(t->store, path.data, O_RDONLY | O_CLOEXEC, 0);
-    cli_text_clear(&path);
-    ssize_t got = fd < 0 ? -1 : pread(fd, descr, header->descr_bytes, header->descr_offset);
-    int err = fd < 0 ? fd : got < 0 ? -errno : (size_t)got < header->descr_bytes ? -EIO : 0;
-    if (fd >= 0)
-        close(fd);
+    char *descr = NULL;
+    int err = npk_descr(t->store, t->name, header, &descr);
     if (err == 0)
-        cli_text_add(out, descr, header->descr_bytes);
+        cli_text_adds(out, descr);
     free(descr);
-    return err != 0 ? cli_fail(t->typed, "%s", strerror(-err)) : CLI_OK;
+    return err != 0 ? cli_fail_engine(t->typed, err) : CLI_OK;
 }
 
 int cli_target_type(const cli_target *t, const npk_header *header, cli_type **out)
