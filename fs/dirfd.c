@@ -186,6 +186,10 @@ int dir_fd_number(const fs_dir_fd *d)
 void dir_fd_put(fs_state *fs, fs_dir_fd *d)
 {
     pthread_mutex_lock(&fs->nodes->lock);
-    unuse(d);
+    bool last = --d->users == 0;
     pthread_mutex_unlock(&fs->nodes->lock);
+    if (last) { /* outside the lock: it may be the last hold on a large file, whose blocks go now */
+        close(d->fd);
+        free(d);
+    }
 }

@@ -31,7 +31,8 @@ struct fs_keeper {
     pthread_cond_t cond;
     bool stop, awake, running;
     struct session *sessions;
-    uint64_t trimmed;          /* nodes freed at the last trim; the thread's own */
+    uint64_t trimmed;          /* nodes freed at the last trim; the thread's own, as is the next */
+    unsigned looks;            /* at a few freed nodes since then */
 };
 
 void keeper_wake(fs_state *fs)
@@ -124,16 +125,23 @@ static size_t end_sessions(fs_state *fs, int64_t quiet_ms)
     return left;
 }
 
-static void give_memory_back(fs_state *fs)
+/* After many nodes were freed, and once more a look later: a last few that lie scattered would keep all of it. True: look
+ * again. */
+static bool give_memory_back(fs_state *fs)
 {
+    struct fs_keeper *k = fs->keeper;
     pthread_mutex_lock(&fs->nodes->lock);
     uint64_t freed = fs->nodes->freed;
     pthread_mutex_unlock(&fs->nodes->lock);
-    if (freed - fs->keeper->trimmed < TRIM_NODES)
-        return;
-    fs->keeper->trimmed = freed;
+    if (freed == k->trimmed)
+        return false;
+    if (freed - k->trimmed < TRIM_NODES && ++k->looks < 2)
+        return true;
+    k->looks = 0;
+    k->trimmed = freed;
     nodes_shrink(fs);
     malloc_trim(0);
+    return false;
 }
 
 static void *keeper_thread(void *arg)
@@ -160,7 +168,7 @@ static void *keeper_thread(void *arg)
             return NULL;
         busy = end_sessions(fs, QUIET_MS);
         busy += open_drop_idle_older(fs, IDLE_MS);
-        give_memory_back(fs);
+        busy += give_memory_back(fs);
     }
 }
 

@@ -115,5 +115,8 @@ int may_change(fs_state *fs, fs_node *parent, const char *name);
 
 /* Make an array's header agree with its data (npk_settle); waits off the request loop. o->lock is not held. */
 void settle(fs_state *fs, fs_open *o, unsigned flags);
+/* Around letting go of an unlinked file (which may free the blocks of a large one): no lock is held and no request waits. */
+fs_dir_fd *hold_blocks(fs_state *fs, fs_node *n);
+void let_blocks_go(fs_state *fs, fs_dir_fd *kept);
 
 #endif

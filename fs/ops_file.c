@@ -637,8 +637,10 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     locks_drop_handle(fs, h);
     if (h->writer && h->node->session)
         settle(fs, h->open, 0);
+    fs_dir_fd *kept = hold_blocks(fs, n);
     remove_handle(fs, h);
     fuse_reply_err(req, 0);
+    let_blocks_go(fs, kept);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)

@@ -193,18 +193,48 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     reply_entry(req, parent, name, &stx);
 }
 
+/* A hold on a file without a name is about to go, and with the last one its blocks. For a large file that takes long: the
+ * caller keeps the result over it and gives it back by let_blocks_go, so that no lock is held and no request waits. */
+#define LONG_TO_FREE (UINT64_C(16) << 20)
+
+fs_dir_fd *hold_blocks(fs_state *fs, fs_node *n)
+{
+    pthread_mutex_lock(&fs->nodes->lock);
+    bool dead = n->dead;
+    pthread_mutex_unlock(&fs->nodes->lock);
+    fs_dir_fd *kept = dead && S_ISREG(n->type) ? dir_fd_kept(fs, n) : NULL;
+    struct statx stx;
+    if (kept && store_statx(fs, dir_fd_number(kept), "", &stx) == 0 && stx.stx_size >= LONG_TO_FREE)
+        loop_yield(fs);
+    return kept;
+}
+
+void let_blocks_go(fs_state *fs, fs_dir_fd *kept)
+{
+    if (kept)
+        dir_fd_put(fs, kept);
+}
+
+static void forget(fs_state *fs, fs_node *n, uint64_t count)
+{
+    fs_dir_fd *kept = hold_blocks(fs, n);
+    node_forget(fs, n, count);
+    let_blocks_go(fs, kept);
+}
+
 void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
     fs_state *fs = fs_of(req);
-    node_forget(fs, node_of(fs, ino), count);
+    forget(fs, node_of(fs, ino), count);
     fuse_reply_none(req);
+    keeper_wake(fs);
 }
 
 void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
     fs_state *fs = fs_of(req);
     for (size_t i = 0; i < count; i++)
-        node_forget(fs, node_of(fs, forgets[i].ino), forgets[i].nlookup);
+        forget(fs, node_of(fs, forgets[i].ino), forgets[i].nlookup);
     fuse_reply_none(req);
     keeper_wake(fs);
 }
