@@ -43,6 +43,8 @@ typedef struct kn_block {
 typedef void kn_few(const kn_block *b, const void *queries, unsigned nq, float *out);
 /* Scores of `width` queries (lanes or 2 * lanes of them) in a panel made by kn_pack_*: out[i * width + j]. */
 typedef void kn_panel(const kn_block *b, const void *panel, unsigned width, float *out);
+/* Scores of one query, out[i], and the rows' squares, in one pass. */
+typedef void kn_dot_squares(const kn_block *b, const void *query, float *out, float *squares);
 /* One number per row. */
 typedef void kn_per_row(const kn_block *b, float *out);
 
@@ -77,6 +79,7 @@ typedef struct kn_distance {
     kn_few *few_mean_log_f32;
     kn_panel *panel_dot_f32, *panel_l2sq_f32, *panel_dot_f64, *panel_l2sq_f64, *panel_dot_i8, *panel_and_bits,
         *panel_xor_bits;
+    kn_dot_squares *dot_squares_f32, *dot_squares_f64;
     kn_per_row *squares_f32, *squares_f64, *squares_i8, *count_bits;
     kn_select_panel *select_panel;
     kn_select_rows *select_rows;

@@ -2,10 +2,9 @@
 /* distance_avx2.c - AVX2 with FMA and F16C. Compiled for them; called where the processor has them. */
 #include <immintrin.h>
 
-#define VEC        32
-#define TILE_ONE   8
-#define TILE_TWO   6
-#define FEW_CHAINS 4
+#define VEC      32
+#define TILE_ONE 8
+#define TILE_TWO 6
 #include "distance_body.h"
 
 #include "distance_parts.h"

@@ -2,10 +2,9 @@
 /* distance_avx512.h - what the two tables for AVX-512 have in common; a part of distance_avx512.c and ..vnni.c. */
 #include <immintrin.h>
 
-#define VEC        64
-#define TILE_ONE   8
-#define TILE_TWO   8
-#define FEW_CHAINS 4
+#define VEC      64
+#define TILE_ONE 8
+#define TILE_TWO 8
 #include "distance_body.h"
 
 #include "distance_parts.h"

@@ -5,7 +5,6 @@
  * Included by one source file per instruction set, which is compiled for that set and defines before:
  *     VEC        bytes of a vector register: 16, 32 or 64
  *     TILE_ONE   rows of a tile with one vector of queries; TILE_TWO: with two
- *     FEW_CHAINS vectors that a single query is added up in
  * and after it fills its table. A tile keeps TILE rows x 1 or 2 vectors of queries in registers: each step loads the
  * queries' elements k, and multiplies them by element k of each row, broadcast. Nothing is added across a register.
  * One or a few queries instead go along the row: rows are read one after the other, in the order of their addresses,
@@ -53,24 +52,48 @@ INLINE void ask_ahead(const kn_block *b, size_t i, size_t step)
         __builtin_prefetch((const uint8_t *)b->next + from, 0, 2);
 }
 
+/* Rows that are left out make holes in the stream of addresses, and the processor's prefetching stops at them: ask for
+ * the row some places ahead. It sees to the rest of a long row. */
+INLINE void ask_chosen(const kn_block *b, size_t i)
+{
+    if (b->which == NULL || i + 8 >= b->count)
+        return;
+    const uint8_t *row = row_at(b, i + 8);
+    for (size_t at = 0; at < b->row_bytes && at < 1024; at += 64)
+        __builtin_prefetch(row + at, 0, 3);
+}
+
+/* Sums over a register by halves: in registers where the compiler's generic form would go through memory. */
 INLINE float sum_f32(vf v)
 {
+#if VEC == 64 && defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#elif VEC == 32 && defined(__AVX2__)
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+#else
     float lanes[LANES_F32];
     memcpy(lanes, &v, VEC);
     for (int n = LANES_F32 / 2; n > 0; n /= 2)
         for (int i = 0; i < n; i++)
             lanes[i] += lanes[i + n];
     return lanes[0];
+#endif
 }
 
 INLINE double sum_f64(vd v)
 {
+#if VEC == 64 && defined(__AVX512F__)
+    return _mm512_reduce_add_pd((__m512d)v);
+#else
     double lanes[LANES_F64];
     memcpy(lanes, &v, VEC);
     for (int n = LANES_F64 / 2; n > 0; n /= 2)
         for (int i = 0; i < n; i++)
             lanes[i] += lanes[i + n];
     return lanes[0];
+#endif
 }
 
 /* All bits set in the last `count` lanes: what a load that ends at a row's end has not seen before. */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* distance_neon.c - 64-bit ARM: NEON is always there. */
-#define VEC        16
-#define TILE_ONE   8
-#define TILE_TWO   8
-#define FEW_CHAINS 4
+#define VEC      16
+#define TILE_ONE 8
+#define TILE_TWO 8
 #include "distance_body.h"
 
 #include "distance_parts.h"

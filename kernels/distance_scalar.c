@@ -116,6 +116,18 @@ static void squares_f64(const kn_block *b, float *out)
     }
 }
 
+static void dot_squares_f32(const kn_block *b, const void *query, float *out, float *squares)
+{
+    few_dot_f32(b, query, 1, out);
+    squares_f32(b, squares);
+}
+
+static void dot_squares_f64(const kn_block *b, const void *query, float *out, float *squares)
+{
+    few_dot_f64(b, query, 1, out);
+    squares_f64(b, squares);
+}
+
 void kn_squares_i8_scalar(const kn_block *b, float *out)
 {
     for (size_t i = 0; i < b->count; i++) {
@@ -291,6 +303,8 @@ const kn_distance kn_distance_scalar = {
     .panel_dot_i8 = panel_dot_i8,
     .panel_and_bits = panel_and_bits,
     .panel_xor_bits = panel_xor_bits,
+    .dot_squares_f32 = dot_squares_f32,
+    .dot_squares_f64 = dot_squares_f64,
     .squares_f32 = squares_f32,
     .squares_f64 = squares_f64,
     .squares_i8 = kn_squares_i8_scalar,

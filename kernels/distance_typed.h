@@ -40,21 +40,20 @@ INLINE T_SCALAR T_NAME(along)(const uint8_t *q, const uint8_t *x, size_t dim, bo
 {
     if (dim < T_LANES)
         return T_NAME(short_row)(q, x, dim, l2sq);
-    T_VECTOR sum[FEW_CHAINS] = {{0}};
+    /* Four chains: a multiply-add takes four cycles until the next one can have its result. */
+    T_VECTOR s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
     size_t bytes = dim * sizeof(T_SCALAR), k = 0;
-    for (; k + FEW_CHAINS * VEC <= bytes; k += FEW_CHAINS * VEC)
-        for (int c = 0; c < FEW_CHAINS; c++)
-            sum[c] = T_NAME(term)(sum[c], *(const T_VECTOR_AT *)(q + k + c * VEC),
-                                  *(const T_VECTOR_AT *)(x + k + c * VEC), l2sq);
+    for (; k + 4 * VEC <= bytes; k += 4 * VEC) {
+        s0 = T_NAME(term)(s0, *(const T_VECTOR_AT *)(q + k), *(const T_VECTOR_AT *)(x + k), l2sq);
+        s1 = T_NAME(term)(s1, *(const T_VECTOR_AT *)(q + k + VEC), *(const T_VECTOR_AT *)(x + k + VEC), l2sq);
+        s2 = T_NAME(term)(s2, *(const T_VECTOR_AT *)(q + k + 2 * VEC), *(const T_VECTOR_AT *)(x + k + 2 * VEC), l2sq);
+        s3 = T_NAME(term)(s3, *(const T_VECTOR_AT *)(q + k + 3 * VEC), *(const T_VECTOR_AT *)(x + k + 3 * VEC), l2sq);
+    }
     for (; k + VEC <= bytes; k += VEC)
-        sum[0] = T_NAME(term)(sum[0], *(const T_VECTOR_AT *)(q + k), *(const T_VECTOR_AT *)(x + k), l2sq);
+        s0 = T_NAME(term)(s0, *(const T_VECTOR_AT *)(q + k), *(const T_VECTOR_AT *)(x + k), l2sq);
     if (k < bytes)
-        sum[1 % FEW_CHAINS] =
-            T_NAME(last_term)(sum[1 % FEW_CHAINS], q + bytes, x + bytes, (bytes - k) / sizeof(T_SCALAR), l2sq);
-    for (int n = FEW_CHAINS / 2; n > 0; n /= 2)
-        for (int c = 0; c < n; c++)
-            sum[c] += sum[c + n];
-    return T_NAME(sum)(sum[0]);
+        s1 = T_NAME(last_term)(s1, q + bytes, x + bytes, (bytes - k) / sizeof(T_SCALAR), l2sq);
+    return T_NAME(sum)((s0 + s1) + (s2 + s3));
 }
 
 /* nq is a constant where this is inlined. */
@@ -89,6 +88,7 @@ INLINE void T_NAME(few)(const kn_block *b, const uint8_t *q, unsigned nq, bool l
 {
     for (size_t i = 0; i < b->count; i++) {
         ask_ahead(b, i, 1);
+        ask_chosen(b, i);
         if (nq == 1)
             out[i] = (float)T_NAME(along)(q, row_at(b, i), b->dim, l2sq);
         else
@@ -116,6 +116,41 @@ static void T_NAME(few_dot)(const kn_block *b, const void *q, unsigned nq, float
 static void T_NAME(few_l2sq)(const kn_block *b, const void *q, unsigned nq, float *out)
 {
     T_NAME(few_any)(b, q, nq, true, out);
+}
+
+/* One query and the rows' squares in one pass: where reading the rows is what takes the time. */
+static void T_NAME(dot_squares)(const kn_block *b, const void *query, float *out, float *squares)
+{
+    const uint8_t *q = query;
+    size_t bytes = b->dim * sizeof(T_SCALAR), last = bytes / VEC * VEC;
+    for (size_t i = 0; i < b->count; i++) {
+        const uint8_t *x = row_at(b, i);
+        T_VECTOR dot[2] = {{0}}, square[2] = {{0}};
+        if (b->dim < T_LANES) {
+            out[i] = (float)T_NAME(short_row)(q, x, b->dim, false);
+            squares[i] = (float)T_NAME(short_row)(x, x, b->dim, false);
+            continue;
+        }
+        ask_ahead(b, i, 1);
+        ask_chosen(b, i);
+        for (size_t k = 0; k + 2 * VEC <= bytes; k += 2 * VEC)
+            for (int c = 0; c < 2; c++) {
+                T_VECTOR e = *(const T_VECTOR_AT *)(x + k + c * VEC);
+                dot[c] += *(const T_VECTOR_AT *)(q + k + c * VEC) * e;
+                square[c] += e * e;
+            }
+        if (last % (2 * VEC) != 0) {
+            T_VECTOR e = *(const T_VECTOR_AT *)(x + last - VEC);
+            dot[0] += *(const T_VECTOR_AT *)(q + last - VEC) * e;
+            square[0] += e * e;
+        }
+        if (last < bytes) {
+            dot[1] = T_NAME(last_term)(dot[1], q + bytes, x + bytes, (bytes - last) / sizeof(T_SCALAR), false);
+            square[1] = T_NAME(last_term)(square[1], x + bytes, x + bytes, (bytes - last) / sizeof(T_SCALAR), false);
+        }
+        out[i] = (float)T_NAME(sum)(dot[0] + dot[1]);
+        squares[i] = (float)T_NAME(sum)(square[0] + square[1]);
+    }
 }
 
 static void T_NAME(squares)(const kn_block *b, float *out)

@@ -322,7 +322,7 @@ static int run_search(npk__search *s, const npk_search_options *o, npk_hit *hits
 {
     unsigned count = choose_threads(s, o);
     struct thread *threads = calloc(count, sizeof(*threads));
-    npk__candidate *all = pairs ? NULL : malloc(count * npk__best_capacity(s->k) * sizeof(*all));
+    npk__candidate *all = pairs ? NULL : malloc(count * npk__best_capacity(s->k, s->query_count) * sizeof(*all));
     int err = threads && (pairs || all) ? 0 : -ENOMEM;
     atomic_store(&s->next_task, 0);
     atomic_store(&s->done_bytes, 0);
@@ -402,7 +402,7 @@ npk_err npk_search(const npk_part *parts, size_t part_count, const npk_queries *
     uint64_t threads = o->threads != 0 ? o->threads : cores > 0 ? (uint64_t)cores : 1;
     s.k = k;
     /* One query is always prepared, so that what is refused does not depend on how many rows or hits there are. */
-    uint64_t pass = CANDIDATE_BYTES / (threads * npk__best_capacity(k) * sizeof(npk__candidate));
+    uint64_t pass = CANDIDATE_BYTES / (threads * npk__best_capacity(k, 5) * sizeof(npk__candidate));
     pass = pass < 1 ? 1 : pass > 4096 ? 4096 : pass;
     for (uint64_t at = 0; at < q->count && !err; at += pass) {
         uint64_t count = q->count - at < pass ? q->count - at : pass;

@@ -61,7 +61,7 @@ void npk__best_settle(npk__best *b, npk__rescore *rescore, void *ctx);
 /* Sort by key, then row, and keep the best k. All must be exact. Returns how many. */
 size_t npk__best_sort(npk__candidate *at, size_t count, size_t k);
 /* A good capacity for k. */
-size_t npk__best_capacity(size_t k);
+size_t npk__best_capacity(size_t k, size_t queries);
 
 /* ---- forms ----------------------------------------------------------------------------------------------------- */
 
@@ -145,13 +145,17 @@ void npk__query_clear(npk__search *s);
 /* Per-row terms of a block, KN_BLOCK_ROWS each. */
 typedef struct npk__terms {
     float scale[KN_BLOCK_ROWS], add[KN_BLOCK_ROWS];
+    float squares[KN_BLOCK_ROWS];
     float row_err[KN_BLOCK_ROWS]; /* infinity: the value bounds from above alone */
 } npk__terms;
 
 /* Fill in what depends on the query alone. */
 void npk__form_query(const npk__search *s, npk__query *q);
-/* Terms of the rows of a block, after conversion; those of kl come with its logarithms. */
-void npk__form_rows(const npk__search *s, const kn_block *b, npk__terms *terms);
+/* Are the scores of a block made together with its terms: one query, whose rows need their squares? */
+bool npk__form_scores_too(const npk__search *s);
+/* Terms of the rows of a block, after conversion; those of kl come with its logarithms. scores: NULL, or where the
+ * query's go, too. */
+void npk__form_rows(const npk__search *s, const kn_block *b, npk__terms *terms, float *scores);
 /* slack and threshold for the kernel, from the best keys known. */
 void npk__form_threshold(const npk__search *s, const npk__query *q, const npk__best *best, float *slack,
                          float *threshold);

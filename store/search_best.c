@@ -24,9 +24,12 @@ double npk__key_value(int64_t order)
     return key;
 }
 
-size_t npk__best_capacity(size_t k)
+size_t npk__best_capacity(size_t k, size_t queries)
 {
-    return k + (k > 64 ? k : 64);
+    /* With room for more than a block's hits, rows in ascending order do not cost a selection each few rows. For many
+     * queries the caches matter more. */
+    size_t room = queries <= 4 ? 1024 : 64;
+    return k + (k > room ? k : room);
 }
 
 /* By the lower bound, descending; among exact ones with equal keys the smaller row first. Total, since a row is seen

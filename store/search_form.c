@@ -152,15 +152,19 @@ static void fill(float *at, size_t count, float value)
         at[i] = value;
 }
 
-static void rows_float(const npk__search *s, const kn_block *b, npk__terms *t)
+static void rows_float(const npk__search *s, const kn_block *b, npk__terms *t, float *scores)
 {
     float up = (float)(1 + s->error);
     if (s->metric == NPK_L2 || s->metric == NPK_L2SQ) {
         fill(t->scale, b->count, (float)(s->error - 1));
         return;
     }
-    float squares[KN_BLOCK_ROWS];
-    (s->class == NPK__F64 ? s->kernel->squares_f64 : s->kernel->squares_f32)(b, squares);
+    float *squares = t->squares;
+    if (scores)
+        (s->class == NPK__F64 ? s->kernel->dot_squares_f64 : s->kernel->dot_squares_f32)(b, s->packed_few, scores,
+                                                                                         squares);
+    else
+        (s->class == NPK__F64 ? s->kernel->squares_f64 : s->kernel->squares_f32)(b, squares);
     if (s->metric == NPK_COSINE) {
         for (size_t i = 0; i < b->count; i++)
             t->scale[i] = squares[i] > 0x1p-100f && squares[i] < 0x1p120f ? 1 / sqrtf(squares[i]) : NAN;
@@ -185,7 +189,13 @@ static void rows_i8(const npk__search *s, const kn_block *b, npk__terms *t)
     memcpy(t->add, squares, b->count * sizeof(float));
 }
 
-void npk__form_rows(const npk__search *s, const kn_block *b, npk__terms *t)
+bool npk__form_scores_too(const npk__search *s)
+{
+    bool product = s->metric == NPK_DOT || s->metric == NPK_COSINE;
+    return s->query_count == 1 && product && (s->class == NPK__F32 || s->class == NPK__F64);
+}
+
+void npk__form_rows(const npk__search *s, const kn_block *b, npk__terms *t, float *scores)
 {
     fill(t->scale, b->count, 1);
     fill(t->add, b->count, 1);
@@ -201,7 +211,7 @@ void npk__form_rows(const npk__search *s, const kn_block *b, npk__terms *t)
         for (size_t i = 0; i < b->count; i++)
             t->add[i] = (float)s->error * t->row_err[i] - t->add[i];
     } else if (s->metric != NPK_KL && s->class != NPK__NONE)
-        rows_float(s, b, t);
+        rows_float(s, b, t, scores);
 }
 
 /* ---- thresholds and bounds -------------------------------------------------------------------------------------- */

@@ -65,7 +65,7 @@ static size_t lanes_of(const npk__group *g)
 static bool allocate(npk__worker *w)
 {
     npk__search *s = w->s;
-    size_t capacity = npk__best_capacity(s->k), lanes = 0, block = s->block_rows;
+    size_t capacity = npk__best_capacity(s->k, s->query_count), lanes = 0, block = s->block_rows;
     size_t floats = (block * s->dim * sizeof(double) + 127) & ~(size_t)63;
     for (size_t i = 0; i < s->group_count; i++)
         lanes += lanes_of(&s->groups[i]);
@@ -101,7 +101,7 @@ npk__worker *npk__worker_new(npk__search *s)
         npk__worker_free(w);
         return NULL;
     }
-    size_t capacity = npk__best_capacity(s->k), lane = 0;
+    size_t capacity = npk__best_capacity(s->k, s->query_count), lane = 0;
     for (size_t j = 0; j < s->query_count; j++)
         w->best[j] =
             (npk__best){.at = w->candidates + j * capacity, .capacity = capacity, .k = s->k, .threshold = NPK__WORST};
@@ -323,7 +323,8 @@ static void run_group(npk__worker *w, size_t group, const kn_block *b, const uin
         }
         return;
     }
-    few_of(s)(b, g->packed, g->count, w->scores);
+    if (!npk__form_scores_too(s))
+        few_of(s)(b, g->packed, g->count, w->scores);
     for (unsigned j = 0; j < g->count; j++) {
         float used = slack[j];
         found = s->kernel->select_rows(w->scores + j * KN_BLOCK_ROWS, b->count, w->terms->scale, w->terms->add,
@@ -367,7 +368,7 @@ static void run_block(npk__worker *w, size_t from, size_t count)
     if (s->converted &&
         !(s->swap && ((s->class == NPK__F32 && s->type == KN_F32) || (s->class == NPK__F64 && s->type == KN_F64))))
         convert_rows(w, &b);
-    npk__form_rows(s, &b, w->terms);
+    npk__form_rows(s, &b, w->terms, npk__form_scores_too(s) ? w->scores : NULL);
     if (s->metric == NPK_KL)
         log_rows(w, &b);
     kn_block flipped = b;

@@ -208,6 +208,16 @@ static void check_float_shape(const kn_distance *k, size_t dim, size_t item, enu
         compare_floats(&s, rows, queries, scores, others, width, 1, count);
     }
     check_squares(k, &s, &b, rows);
+    uint8_t *one = queries + (s.at_end ? (QUERIES - 1) * dim * item : 0);
+    (item == 4 ? k->dot_squares_f32 : k->dot_squares_f64)(&b, one, scores, others);
+    (item == 4 ? k->squares_f32 : k->squares_f64)(&b, scores + KN_BLOCK_ROWS);
+    for (size_t i = 0; i < s.count; i++) {
+        struct truth t = truth_of(item, one, rows + row_number(&s, i) * dim * item, dim);
+        double e = 2 * (item == 4 ? (double)dim + 16 : 16) * 0x1p-24, floor = (double)(dim + 1) * 0x1p-147;
+        double scale = t.qq * t.xx, square = t.xx * t.xx;
+        CHECK(relative(scores[i], t.dot, scale > 0 ? scale : 1, floor) <= e);
+        CHECK(relative(others[i], scores[KN_BLOCK_ROWS + i], square > 0 ? square : 1, floor) <= e);
+    }
 }
 
 static void test_floats(void)
