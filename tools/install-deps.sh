@@ -56,6 +56,7 @@ need_to_test() {
     need_program ps procps
     need_program mkfs.ext4 e2fsprogs
     need_program xxd xxd
+    [ "$(uname -m)" != x86_64 ] || need_program qemu-x86_64 qemu-user
 }
 
 list_only=
