@@ -104,6 +104,7 @@ class Table:
             for side, times in sides:
                 if prepare:
                     prepare(side)
+                    os.sync()  # what the turn before left to be written falls on neither side
                 t = timed(lambda: work(side))
                 if i:  # the first turn warms both sides
                     times.append(t)
