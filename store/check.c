@@ -292,6 +292,8 @@ static int check_open_file(struct subject *x)
         err = rule_tail(x);
     if (!err)
         err = rule_mark(x);
+    if (!err)
+        err = npk__check_marks(x->c, x->dir_fd, x->path, x->leaf);
     return err ? err : rule_session(x);
 }
 
@@ -358,8 +360,13 @@ npk_err npk_check(npk_store *s, const char *name, unsigned flags, npk_check_visi
 {
     static const npk_walk_ops ops = {.entry = check_file, .leave = check_dir, .failed = unreadable};
     npk_checking c = {.s = s, .flags = flags, .visit = visit, .ctx = ctx};
-    if (flags & ~(unsigned)(NPK_CHECK_REPAIR | NPK_CHECK_ADOPT))
-        return npk__fail(-EINVAL, "check flags 0x%x: unknown; NPK_CHECK_REPAIR and NPK_CHECK_ADOPT are known", flags);
+    if (flags & ~(unsigned)(NPK_CHECK_REPAIR | NPK_CHECK_ADOPT | NPK_CHECK_KEEP | NPK_CHECK_SET_ASIDE))
+        return npk__fail(-EINVAL,
+                         "check flags 0x%x: unknown; NPK_CHECK_REPAIR, NPK_CHECK_ADOPT, NPK_CHECK_KEEP and "
+                         "NPK_CHECK_SET_ASIDE are known",
+                         flags);
+    if ((flags & NPK_CHECK_KEEP) && (flags & NPK_CHECK_SET_ASIDE))
+        return npk__fail(-EINVAL, "check flags 0x%x: NPK_CHECK_KEEP or NPK_CHECK_SET_ASIDE, not both", flags);
     int err = flags ? npk__store_writable(s, name ? name : s->label) : 0;
     if (err)
         return err;

@@ -31,6 +31,11 @@ int npk__check_batches(const npk_checking *c);
 /* A file "redo.*" of the folder: is it an array's (J2)? */
 int npk__check_redo_file(const npk_checking *c, int dir_fd, int side_fd, const char *file, const char *path);
 
+/* What is known of the array's deleted rows (D1 to D7). */
+int npk__check_marks(const npk_checking *c, int dir_fd, const char *path, const char *leaf);
+/* A file of the folder: does a state, a log or a link belong to an array (D8)? 1: it is none of these. */
+int npk__check_marks_file(const npk_checking *c, int dir_fd, int side_fd, const char *name, const char *path);
+
 /* The sidecar folder of the directory `path` ("" is the root). */
 int npk__check_sidecar(const npk_checking *c, int dir_fd, const char *path);
 

@@ -103,6 +103,9 @@ static int check_name(void *ctx, const char *name, unsigned char type)
             return npk__finding(f->c, NPK_DAMAGE, path, "F11", false, "\"%s\": not a regular file; remove it", path);
         return 0;
     }
+    int known = npk__check_marks_file(f->c, f->dir_fd, f->side_fd, name, path);
+    if (known <= 0)
+        return known;
     bool aside = strncmp(name, "aside.", 6) == 0 || strncmp(name, "dirty.aside.", 12) == 0;
     return npk__finding(f->c, NPK_NOTE, path, "F16", false,
                         aside ? "\"%s\": set aside earlier; look at it and remove it"

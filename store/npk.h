@@ -502,6 +502,8 @@ typedef struct npk_finding {
 enum npk_check_flags {
     NPK_CHECK_REPAIR = 1, /* finish what a dead writer left; what is beyond repair is set aside by name, never deleted */
     NPK_CHECK_ADOPT = 2,  /* count whole rows beyond the header that nobody saw being appended */
+    NPK_CHECK_KEEP = 4,   /* which rows are deleted is in doubt (-EUCLEAN): the same ones as before */
+    NPK_CHECK_SET_ASIDE = 8, /* the same: none; what is in doubt, or damaged, is set aside by name */
 };
 typedef int npk_check_visit(void *ctx, const npk_finding *f);
 /* Prove every rule of FORMAT.md on the store (name NULL) or one array. Returns 0 whatever was found; findings are

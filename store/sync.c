@@ -13,6 +13,7 @@
 #include "dirty.h"
 #include "fail.h"
 #include "io.h"
+#include "marks.h"
 #include "npk.h"
 #include "path.h"
 #include "store.h"
@@ -58,6 +59,24 @@ static int end_session(npk_store *s, const char *path, int fd)
     return err == -EBUSY || err == -ENOTSUP || err == -EACCES || err == -EPERM || err == -EROFS ? 0 : err;
 }
 
+/* What is known of its rows, after the rows. */
+static int sync_marks(npk_store *s, const char *path, int fd)
+{
+    npk_dir dir;
+    npk_stamp stamp;
+    const char *leaf;
+    int err = npk__fd_stamp(fd, &stamp);
+    if (err)
+        return npk__fail_errno(err, path);
+    err = npk__dir_of(s->root_fd, path, &dir, &leaf);
+    if (err)
+        return err;
+    if (!(s->flags & NPK_READ_ONLY) && npk__state_there(dir.fd, leaf, stamp.id.inode))
+        err = npk__marks_sync(dir.fd, leaf, fd);
+    npk__dir_release(&dir);
+    return err == -EUCLEAN || err == -ESTALE ? 0 : err;
+}
+
 static int sync_array(npk_store *s, const char *name)
 {
     char path[NPK__PATH_BYTES];
@@ -69,6 +88,8 @@ static int sync_array(npk_store *s, const char *name)
         return npk__name_failed(fd, name);
     err = npk__fsync(fd);
     err = err ? npk__fail_errno(err, name) : end_session(s, path, fd);
+    if (!err)
+        err = sync_marks(s, path, fd);
     npk__close(&fd);
     return err ? err : sync_dirs_of(s->root_fd, path);
 }

@@ -16,6 +16,8 @@
 const cli_option cli_check_options[] = {
     {"repair", NULL, "finish what a dead writer left; what is beyond repair is set aside by name, never deleted"},
     {"adopt", NULL, "count whole rows beyond the header that nobody saw being appended"},
+    {"keep", NULL, "where it is in doubt which rows are deleted: the same ones as before"},
+    {"set-aside", NULL, "where it is in doubt: none; what is known of deleted rows is set aside by name"},
     {NULL, NULL, NULL},
 };
 
@@ -63,10 +65,16 @@ static int check_package(const cli_args *args, const char *path)
     return status == CLI_OK && all.damage > 0 ? CLI_FAILED : status;
 }
 
+static unsigned check_flags(const cli_args *args)
+{
+    return (cli_args_has(args, "repair") ? NPK_CHECK_REPAIR : 0) | (cli_args_has(args, "adopt") ? NPK_CHECK_ADOPT : 0) |
+           (cli_args_has(args, "keep") ? NPK_CHECK_KEEP : 0) |
+           (cli_args_has(args, "set-aside") ? NPK_CHECK_SET_ASIDE : 0);
+}
+
 int cli_check(const cli_args *args)
 {
-    unsigned flags =
-        (cli_args_has(args, "repair") ? NPK_CHECK_REPAIR : 0) | (cli_args_has(args, "adopt") ? NPK_CHECK_ADOPT : 0);
+    unsigned flags = check_flags(args);
     if (args->word_count > 0 && cli_is_package(args->words[0])) {
         if (flags != 0)
             return cli_fail(args->words[0], "is a package, which is never changed; a check without options is accepted");

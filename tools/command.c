@@ -138,7 +138,7 @@ const cli_command cli_commands[] = {
     },
     {
         "check",
-        "[PATH] [--repair] [--adopt]",
+        "[PATH] [--repair] [--adopt] [--keep] [--set-aside]",
         "prove every rule of the format on a store or an array",
         "Prints what was found: severity (note, warning, damage), the rule of\n"
         "store/FORMAT.md, path, whether it was repaired, and a sentence. Fails when\n"
