@@ -30,6 +30,8 @@ struct kept {
     int64_t mtime_ns;
     uint64_t used;
     char stem[NPK__STEM_BYTES];
+    npk_state_print print; /* a log that nothing speaks of any more may still be there */
+    uint64_t names_stop;
     uint64_t epoch, log_size;
     npk_dellog_replay replay;
 };
@@ -104,6 +106,7 @@ static void put_kept(const struct kept *in)
     } else {
         k->size = in->size;
         k->mtime_ns = in->mtime_ns;
+        k->print = in->print;
     }
     k->used = ++clock_now;
     unlock_gate();
@@ -250,16 +253,27 @@ static int read_log(int dir_fd, struct kept *k, bool known)
     return err ? err : 1;
 }
 
+static bool same_print(int dir_fd, const struct kept *k)
+{
+    npk_state_print now = npk__state_print_now(dir_fd, k->stem);
+    return now.inode && now.inode == k->print.inode && now.size == k->print.size && now.mtime_ns == k->print.mtime_ns &&
+           now.ctime_ns == k->print.ctime_ns;
+}
+
 static bool judged(const struct kept *k, const npk_stamp *stamp)
 {
     return k->size == stamp->size && k->mtime_ns == stamp->mtime_ns;
 }
 
-static void hand_out(struct kept *k, uint64_t rows, npk_known *out)
+static void hand_out(struct kept *k, const npk_info *info, npk_known *out)
 {
+    uint64_t rows = info->physical_rows;
+    out->names_stop = k->names_stop;
+    out->names_beyond = k->names_stop > npk__whole_rows(&info->header, info->file_bytes);
     out->stated = true;
     memcpy(out->stem, k->stem, sizeof(out->stem));
     out->epoch = k->epoch;
+    out->print = k->print;
     out->generation = k->epoch + k->replay.changes;
     out->log_end = k->replay.end;
     out->log_size = k->log_size;
@@ -276,11 +290,11 @@ static int look_quickly(int dir_fd, const npk_info *info, const npk_stamp *stamp
     if (!get_kept(stamp, &k))
         return 0;
     uint64_t end = k.replay.end;
-    int there = judged(&k, stamp) ? read_log(dir_fd, &k, true) : 0;
+    int there = judged(&k, stamp) && same_print(dir_fd, &k) ? read_log(dir_fd, &k, true) : 0;
     if (there > 0) {
         if (k.replay.end != end)
             put_kept(&k);
-        hand_out(&k, info->physical_rows, out);
+        hand_out(&k, info, out);
     }
     npk__live_unref(&k.replay.live);
     return there;
@@ -305,11 +319,15 @@ static int look_at_all(int dir_fd, const char *leaf, int fd, const npk_info *inf
     memcpy(out->stem, k.stem, sizeof(out->stem));
     out->rows = info->physical_rows;
     for (size_t i = 0; i < s->name_count; i++)
-        out->names_beyond |= s->names[i].stop > info->physical_rows;
+        if (s->names[i].stop > k.names_stop)
+            k.names_stop = s->names[i].stop;
+    out->names_stop = k.names_stop;
+    out->names_beyond = k.names_stop > npk__whole_rows(&info->header, info->file_bytes);
     if (s->epoch && how == NPK_ID_DOUBT) {
         there = npk__in_doubt(leaf);
     } else if (s->epoch) {
         k.epoch = s->epoch;
+        k.print = states.print;
         k.replay.end = NPK__DELLOG_HEADER;
         k.replay.live = npk__live_new();
         struct kept before = {.dev = 0};
@@ -322,7 +340,7 @@ static int look_at_all(int dir_fd, const char *leaf, int fd, const npk_info *inf
         there = k.replay.live ? read_log(dir_fd, &k, false) : npk__fail(-ENOMEM, "out of memory");
         if (there > 0) {
             put_kept(&k);
-            hand_out(&k, info->physical_rows, out);
+            hand_out(&k, info, out);
         }
         npk__live_unref(&k.replay.live);
     }
@@ -420,6 +438,8 @@ void npk__known_logged(const npk_known *k, const npk_stamp *stamp, npk_live *liv
                       .size = stamp->size,
                       .mtime_ns = stamp->mtime_ns,
                       .epoch = k->epoch,
+                      .print = k->print,
+                      .names_stop = k->names_stop,
                       .log_size = end,
                       .replay = {.live = live, .end = end, .changes = changes}};
     memcpy(in.stem, k->stem, sizeof(in.stem));

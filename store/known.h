@@ -26,10 +26,12 @@ typedef struct npk_known {
     bool beyond;         /* rows behind the last one are marked: a cut record comes before they may be written (P7) */
     bool alien;          /* there is a state's file under the array's name, and it is another array's */
     bool names_beyond;   /* a named range ends behind the last row: the same for the state's file */
+    uint64_t names_stop; /* the greatest end of a named range */
     /* Where the state's files are, for whoever changes them: */
     bool stated;
     char stem[NPK__STEM_BYTES];
-    uint64_t epoch; /* 0: no log */
+    uint64_t epoch;        /* 0: no log */
+    npk_state_print print; /* of the state's file that says so; zero: written since */
     uint64_t log_end, log_size, log_changes;
 } npk_known;
 
@@ -42,6 +44,11 @@ int npk__known(int dir_fd, const char *leaf, int fd, const npk_info *info, const
 void npk__known_release(npk_known *k);
 /* Facts of an open file of the directory as they are shown (known may be NULL; else it is the caller's to release). */
 int npk__shown_facts(int dir_fd, const char *leaf, int fd, npk_info *info, npk_known *known);
+/* Rows that a file of this size has, counted or not. */
+static inline uint64_t npk__whole_rows(const npk_header *h, uint64_t file_bytes)
+{
+    return file_bytes > h->data_offset ? (file_bytes - h->data_offset) / h->row_bytes : 0;
+}
 /* Clip to another number of rows. */
 void npk__known_clip(npk_known *k, uint64_t rows);
 /* Turn facts about the file into facts about what is shown. */

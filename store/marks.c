@@ -76,6 +76,7 @@ int npk__marks_save(npk_marks *m, npk_states *s, bool rebind)
     if (err)
         return npk__fail_errno(err, m->leaf);
     err = npk__state_save(m->dir_fd, s, true);
+    m->known.print.inode = 0;
     if (err)
         return err;
     m->known.stated = true;
@@ -104,11 +105,14 @@ static int write_log(npk_marks *m, npk_states *s)
         return err;
     s->state[0].epoch = epoch;
     err = npk__marks_save(m, s, false);
+    npk__known_forget(&m->stamp);
     if (err) {
-        unlink_log(m->dir_fd, stem, epoch);
+        npk_states now = {.count = 0}; /* it may have got its name and failed after that */
+        if (npk__state_load(m->dir_fd, stem, &now) == 0 || (now.count && now.state[now.count - 1].epoch != epoch))
+            unlink_log(m->dir_fd, stem, epoch);
+        npk__states_clear(&now);
         return err;
     }
-    npk__known_forget(&m->stamp);
     k->generation = epoch;
     k->log_end = k->log_size = r.end;
     k->log_changes = 0;
@@ -158,13 +162,17 @@ int npk__marks_keep(npk_marks *m, npk_states *s)
     return npk__state_remove(m->dir_fd, m->known.stem, s);
 }
 
+/* Rows that an append wrote and nobody has counted yet are there, too. */
 static int cut_names(npk_marks *m)
 {
+    const npk_header *h = &m->info->header;
     npk_states s;
-    int err = npk__marks_states(m, &s);
+    npk_stamp now;
+    int err = npk__fd_stamp(m->fd, &now);
+    err = err ? npk__fail_errno(err, m->leaf) : npk__marks_states(m, &s);
     if (err)
         return err;
-    if (clip_names(&s.state[0], m->info->physical_rows))
+    if (clip_names(&s.state[0], npk__whole_rows(h, now.size)))
         err = npk__marks_save(m, &s, false);
     npk__states_clear(&s);
     m->known.names_beyond = err != 0;
@@ -179,8 +187,9 @@ int npk__marks_shrink(npk_marks *m, uint64_t rows)
     int err = npk__marks_states(m, &s);
     if (err)
         return err;
-    bool named = clip_names(&s.state[0], rows);
-    if (s.state[0].rows > rows || named) {
+    for (size_t i = 0; i < s.state[0].name_count; i++) /* they go after the rows, by npk__marks_cut() */
+        m->known.names_beyond |= s.state[0].names[i].stop > rows;
+    if (s.state[0].rows > rows) {
         npk_info fewer = *m->info;
         fewer.physical_rows = rows;
         fewer.header.data_bytes = rows * fewer.header.row_bytes;
@@ -432,11 +441,13 @@ int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *o
     return err;
 }
 
-int npk__marks_swap_end(npk_marks *m, npk_marks_swap *swap, bool taken)
+int npk__marks_swap_end(npk_marks *m, npk_marks_swap *swap)
 {
     npk_states *both = &swap->both;
     if (both->count == 0)
         return 0;
+    struct stat st; /* a rename may have been done and its sync have failed: what has the name decides */
+    bool taken = npk__fstatat(m->dir_fd, m->leaf, &st) == 0 && st.st_ino == both->state[1].id.inode;
     npk_state gone = both->state[!taken];
     both->state[0] = both->state[taken];
     both->state[1] = (npk_state){0};

@@ -53,7 +53,7 @@ typedef struct npk_marks_swap {
     bool live;
 } npk_marks_swap;
 int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *out);
-int npk__marks_swap_end(npk_marks *m, npk_marks_swap *swap, bool taken);
+int npk__marks_swap_end(npk_marks *m, npk_marks_swap *swap);
 
 /* Before the data file loses its name for good (a new file takes it, or it is removed): from now on the state speaks of
  * this inode alone, so that no later file of the name is taken for it. 1: there is a state, to be ended after. */

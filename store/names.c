@@ -246,7 +246,8 @@ npk_err npk_append_named(npk_store *s, const char *name, const char *range_name,
                 err = keep_name(&t, range_name, at, landed + t.marks.known.deleted, count);
             else
                 (void)npk__marks_bury(t.dir.fd, t.leaf, t.fd);
-        } else if (count > 0) {
+        } else if (count > 0 && npk__marks_bury(t.dir.fd, t.leaf, t.fd) == 0) {
+            /* The sentence of the failure stays: a failed save may have been made all the same. */
             (void)npk__dirty_unmark(t.dir.fd, &t.entry);
         }
         if (!err && first)

@@ -157,7 +157,7 @@ static int commit(npk_target *t, npk_swap *w, bool leased, unsigned how)
     if (err)
         return err;
     err = npk__swap_commit(w, (leased ? NPK_SWAP_LEASE : 0) | NPK_SWAP_SYNC | NPK_SWAP_STATE);
-    int ended = npk__marks_swap_end(&t->marks, &both, err == 0);
+    int ended = npk__marks_swap_end(&t->marks, &both);
     return err ? err : ended;
 }
 

@@ -328,7 +328,24 @@ static void inode_link(uint64_t inode, char out[32])
 
 /* ---- files ----------------------------------------------------------------------------------------------------- */
 
-static int read_file(int fd, const char *name, char **out, size_t *bytes)
+static npk_state_print print_of(const struct stat *st)
+{
+    return (npk_state_print){.inode = st->st_ino,
+                             .size = (uint64_t)st->st_size,
+                             .mtime_ns = st->st_mtim.tv_sec * INT64_C(1000000000) + st->st_mtim.tv_nsec,
+                             .ctime_ns = st->st_ctim.tv_sec * INT64_C(1000000000) + st->st_ctim.tv_nsec};
+}
+
+npk_state_print npk__state_print_now(int dir_fd, const char *stem)
+{
+    char file[256], path[300];
+    struct stat st;
+    npk__state_file(stem, file);
+    snprintf(path, sizeof(path), NPK__SIDECAR "/%s", file);
+    return npk__fstatat(dir_fd, path, &st) == 0 ? print_of(&st) : (npk_state_print){.inode = 0};
+}
+
+static int read_file(int fd, const char *name, char **out, size_t *bytes, npk_state_print *print)
 {
     struct stat st;
     int err = npk__fstat(fd, &st);
@@ -344,6 +361,7 @@ static int read_file(int fd, const char *name, char **out, size_t *bytes)
     }
     *out = text;
     *bytes = (size_t)n;
+    *print = print_of(&st);
     return 0;
 }
 
@@ -351,11 +369,12 @@ int npk__state_load(int dir_fd, const char *stem, npk_states *out)
 {
     char name[256], why[128], *text = NULL;
     size_t bytes = 0;
+    npk_state_print print = {.inode = 0};
     npk__state_file(stem, name);
     int fd = npk__sidecar_file(dir_fd, name, O_RDONLY);
     if (fd < 0)
         return fd == -ENOENT || fd == -ENOTDIR ? 0 : fd;
-    int err = read_file(fd, name, &text, &bytes);
+    int err = read_file(fd, name, &text, &bytes, &print);
     npk__close(&fd);
     if (err)
         return err;
@@ -368,6 +387,7 @@ int npk__state_load(int dir_fd, const char *stem, npk_states *out)
                          "\"%s\": what is known of deleted rows cannot be read (%s); npk check --set-aside shows all "
                          "rows, deleted ones among them",
                          stem, why);
+    out->print = print;
     return 1;
 }
 

@@ -44,10 +44,17 @@ typedef struct npk_state {
     size_t name_count;
 } npk_state;
 
+/* Tells one writing of a state's file from another. */
+typedef struct npk_state_print {
+    uint64_t inode, size;
+    int64_t mtime_ns, ctime_ns;
+} npk_state_print;
+
 typedef struct npk_states {
-    char leaf[256];  /* the array's file name when this was written */
-    unsigned policy; /* percent of deleted rows at which it is compacted; 0: never */
-    unsigned count;  /* 1 or 2 */
+    npk_state_print print; /* of the file that it was read from */
+    char leaf[256];        /* the array's file name when this was written */
+    unsigned policy;       /* percent of deleted rows at which it is compacted; 0: never */
+    unsigned count;        /* 1 or 2 */
     npk_state state[2];
 } npk_states;
 
@@ -71,6 +78,8 @@ void npk__state_file(const char *stem, char out[256]);
 
 /* Load by the array's name: 1: found; 0: none; -EINVAL, -ENOTSUP, -EIO with a sentence. */
 int npk__state_load(int dir_fd, const char *stem, npk_states *out);
+/* The print of the file that is there now; all zero: there is none. */
+npk_state_print npk__state_print_now(int dir_fd, const char *stem);
 /* The stem that an inode's link names, if there is one: 1, 0, or a negative errno. */
 int npk__state_stem_of(int dir_fd, uint64_t inode, char stem[NPK__STEM_BYTES]);
 /* Write the file durably (the folder only with sync_dir), under the stem of s->leaf, and the links of its inodes. */

@@ -389,7 +389,7 @@ static int commit_with_state(npk_swap *w, int ro_fd, const npk_info *info)
     err = err ? npk__fail_errno(err, leaf) : npk__marks_swap_begin(&m, w->fd, false, &both);
     if (!err) {
         err = npk__swap_commit(w, NPK_SWAP_LEASE | NPK_SWAP_SYNC | NPK_SWAP_STATE);
-        int ended = npk__marks_swap_end(&m, &both, err == 0);
+        int ended = npk__marks_swap_end(&m, &both);
         err = err ? err : ended;
     }
     npk__marks_release(&m);
