@@ -8,9 +8,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "control_table.h"
+#include "pkg.h"
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
@@ -23,8 +25,39 @@ static bool is_out_of_step(const npk_info *info)
 
 /* The facts of an array as they are now, and a descriptor to read more from (the caller's to close). The usual case takes
  * no lock; npk_info_clear after use. */
+static int open_packed(fs_state *fs, const char *path, npk_info *info)
+{
+    npk_package *p = npk_store_package(fs->store);
+    npk_package_file *f = NULL;
+    uint64_t i;
+    int err = npk_package_find(p, path, strlen(path), &i);
+    if (!err)
+        err = npk_package_file_open(p, i, &f);
+    if (!err)
+        err = npk_package_file_stat(f, info);
+    if (!err && info->reason) {
+        npk_info_clear(info);
+        err = -ENOTSUP;
+    }
+    /* Its header, where the descriptor of a plain file would have it. */
+    char *head = err ? NULL : malloc(info->header.data_offset);
+    int fd = err ? err : head ? memfd_create("header", MFD_CLOEXEC) : -1;
+    if (!err && (fd < 0 || npk_package_file_read(f, 0, head, info->header.data_offset) < 0 ||
+                 write(fd, head, info->header.data_offset) < 0)) {
+        npk_info_clear(info);
+        if (fd >= 0)
+            close(fd);
+        fd = -ENOMEM;
+    }
+    free(head);
+    npk_package_file_close(&f);
+    return fd;
+}
+
 static int open_array(fs_state *fs, const char *path, npk_info *info)
 {
+    if (fs->pkg)
+        return open_packed(fs, path, info);
     int fd = npk_open_beneath(fs->store, path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0);
     if (fd < 0)
         return fd;

@@ -137,6 +137,8 @@ static int render_store(fs_state *fs, const char *path, fs_text *out)
     fact_list l = {.text = out};
     snprintf(by_fd, sizeof by_fd, "/proc/%ld/fd/%d", (long)getpid(), fs->root_fd);
     put_string(&l, "path", fs->source_path);
+    if (fs->pkg)
+        return 0; /* no descriptor leads into a package */
     put_string(&l, "fd", by_fd);
     return 0;
 }

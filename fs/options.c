@@ -17,6 +17,8 @@
 
 #define THREADS_MAX 256
 #define TIMEOUT_S_MAX 86400
+#define CACHE_MIN (UINT64_C(1) << 20)
+#define CACHE_MAX (UINT64_C(1) << 40)
 
 typedef enum option_effect {
     EFFECT_TRUE,    /* the bool at `field` */
@@ -25,6 +27,7 @@ typedef enum option_effect {
     EFFECT_CHOICE,  /* the fs_passthrough_choice at `field` does */
     EFFECT_SECONDS, /* the double at `field` */
     EFFECT_COUNT,   /* the unsigned at `field` */
+    EFFECT_BYTES,   /* the uint64_t at `field` */
     EFFECT_KERNEL,  /* goes on to the kernel as it is */
     EFFECT_NONE,    /* for mount(8) and for who reads fstab; nothing to do */
 } option_effect;
@@ -53,6 +56,8 @@ static const option_row option_table[] = {
     {"attr_timeout", "S", EFFECT_SECONDS, FIELD(attr_timeout_s),
      "for how many seconds the kernel may believe names and attributes, 0 to 86400 (default 1)"},
     {"threads", "N", EFFECT_COUNT, FIELD(threads_max), "how many requests are served at once, 1 to 256 (default 16)"},
+    {"cache", "BYTES", EFFECT_BYTES, FIELD(cache_bytes),
+     "how much decoded data of a package is kept for its readers, such as 256M, 1M to 1T (default 64M)"},
     {"inotify", "off|on", EFFECT_SWITCH, FIELD(inotify),
      "whether changes made behind the mount are looked out for with inotify (default on)"},
     {"nosuid", NULL, EFFECT_KERNEL, 0, NULL},
@@ -228,6 +233,24 @@ static bool parse_count(const char *text, size_t bytes, unsigned *out)
     return bytes > 0 && value >= 1 && value <= THREADS_MAX;
 }
 
+/* Digits and perhaps K, M, G or T. */
+static bool parse_bytes(const char *text, size_t bytes, uint64_t *out)
+{
+    static const char units[] = "KMGT";
+    uint64_t value = 0;
+    const char *unit = bytes > 1 ? memchr(units, text[bytes - 1], sizeof units - 1) : NULL;
+    bytes -= unit != NULL;
+    for (size_t i = 0; i < bytes; i++) {
+        if (text[i] < '0' || text[i] > '9' || value >> 40)
+            return false;
+        value = value * 10 + (uint64_t)(text[i] - '0');
+    }
+    for (const char *at = units; unit && at <= unit && value >> 40 == 0; at++)
+        value <<= 10;
+    *out = value;
+    return bytes > 0 && value >= CACHE_MIN && value <= CACHE_MAX;
+}
+
 static bool parse_seconds(const char *text, size_t bytes, double *out)
 {
     double value = 0, unit = 1;
@@ -293,6 +316,10 @@ static int take_option(fs_options *o, const option_row *row, const char *text, s
     case EFFECT_COUNT:
         if (!parse_count(value, value_bytes, (unsigned *)(void *)field))
             return refuse_value(text, bytes, "a whole number from 1 to 256");
+        return 0;
+    case EFFECT_BYTES:
+        if (!parse_bytes(value, value_bytes, (uint64_t *)(void *)field))
+            return refuse_value(text, bytes, "1M to 1T");
         return 0;
     case EFFECT_KERNEL:
         return add_kernel_option(o, row->name);
@@ -478,6 +505,7 @@ int fs_options_parse(int argc, char **argv, fs_options *out)
         .allow_other = geteuid() == 0,
         .attr_timeout_s = 1.0,
         .threads_max = 16,
+        .cache_bytes = UINT64_C(64) << 20,
         .inotify = true,
     };
     arguments a = {.argc = argc, .next = 1, .argv = argv, .helper = called_as_helper(argc > 0 ? argv[0] : NULL)};

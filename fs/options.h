@@ -4,6 +4,7 @@
 #define FS_OPTIONS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 typedef enum fs_passthrough_choice {
     FS_PASSTHROUGH_AUTO, /* hand files to the kernel where it may be done */
@@ -24,6 +25,7 @@ typedef struct fs_options {
     fs_passthrough_choice passthrough; /* -o passthrough=auto|off|on */
     double attr_timeout_s;     /* -o attr_timeout=S: how long the kernel may believe attributes and names (1.0) */
     unsigned threads_max;      /* -o threads=N: requests served at once (16) */
+    uint64_t cache_bytes;      /* -o cache=BYTES: decoded frames of a package that are kept (64 MiB) */
     bool inotify;              /* -o inotify=on|off */
     char *kernel_options;      /* what mount(8) understands itself (nosuid, nodev, noexec, noatime, ...), comma separated, or NULL */
 } fs_options;

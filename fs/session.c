@@ -19,6 +19,7 @@
 #include "node_table.h"
 #include "notice.h"
 #include "ops.h"
+#include "pkg.h"
 #include "watch.h"
 #include "wire.h"
 
@@ -129,11 +130,17 @@ static fs_state *state_new(const fs_options *o, npk_store *store)
     fs->store = store;
     fs->root_fd = npk_store_fd(store);
     fs->read_only = o->read_only || npk_store_read_only(store);
-    fs->stack_depth = stack_depth_for(fs->root_fd);
     fs->mounted_at = time(NULL);
+    fs->mountpoint = strdup(o->mountpoint);
+    if (npk_store_package(store)) {
+        fs->stack_depth = 1;
+        fs->lease_reason = "a package never changes";
+        fs->source_path = descriptor_path(npk_package_fd(npk_store_package(store)));
+        return fs;
+    }
+    fs->stack_depth = stack_depth_for(fs->root_fd);
     fs->leases_prove = npk_leases_prove(store, &fs->lease_reason);
     fs->source_path = descriptor_path(fs->root_fd);
-    fs->mountpoint = strdup(o->mountpoint);
     return fs;
 }
 
@@ -144,7 +151,8 @@ int fs_session_mount(const fs_options *o, npk_store *store, fs_state **out, char
         snprintf(why, why_bytes, "out of memory");
         return -ENOMEM;
     }
-    int err = nodes_new(fs);
+    bool packed = npk_store_package(store) != NULL;
+    int err = packed ? pkg_new(fs) : nodes_new(fs);
     if (!err)
         err = fs_controls_new(fs);
     if (!err)
@@ -156,7 +164,7 @@ int fs_session_mount(const fs_options *o, npk_store *store, fs_state **out, char
         snprintf(why, why_bytes, "%s", strerror(-err));
         return err;
     }
-    fs->session = fuse_session_new(&args, &operations, sizeof operations, fs);
+    fs->session = fuse_session_new(&args, packed ? &pkg_operations : &operations, sizeof operations, fs);
     fuse_opt_free_args(&args);
     if (!fs->session) {
         snprintf(why, why_bytes, "the FUSE library refused the session; its own message is above");
@@ -179,6 +187,10 @@ int fs_session_mount(const fs_options *o, npk_store *store, fs_state **out, char
 
 int fs_session_run(fs_state *fs)
 {
+    if (fs->pkg) { /* nothing to lock, to watch or to settle */
+        int started = pkg_ahead_start(fs);
+        return started ? started : loop_run(fs);
+    }
     int err = notices_start(fs);
     if (!err)
         err = locks_start(fs);
@@ -194,8 +206,25 @@ void fs_session_stop(fs_state *fs)
     loop_stop(fs);
 }
 
+static void free_common(fs_state *fs)
+{
+    fuse_session_destroy(fs->session);
+    loop_free(fs);
+    fs_controls_free(fs);
+    free(fs->source_path);
+    free(fs->mountpoint);
+    free(fs);
+}
+
 void fs_session_end(fs_state *fs)
 {
+    if (fs->pkg) {
+        fuse_session_unmount(fs->session);
+        pkg_ahead_stop(fs);
+        pkg_free(fs);
+        free_common(fs);
+        return;
+    }
     /* Unmount first: then no request is under way that the ending threads would be missed by. */
     watch_stop(fs);
     fuse_session_unmount(fs->session);
@@ -205,11 +234,6 @@ void fs_session_end(fs_state *fs)
     if (!fs->read_only)
         npk_dir_tidy(fs->store, "");
     open_free_all(fs);
-    fuse_session_destroy(fs->session);
-    loop_free(fs);
     nodes_free(fs);
-    fs_controls_free(fs);
-    free(fs->source_path);
-    free(fs->mountpoint);
-    free(fs);
+    free_common(fs);
 }

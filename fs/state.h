@@ -48,6 +48,7 @@ struct fs_state {
     struct fs_watch *watch;       /* inotify (watch.c), NULL when off */
     struct fs_notices *notices;   /* kernel invalidations in the making (notice.c) */
     struct fs_keeper *keeper;     /* housekeeping (keeper.c) */
+    struct fs_pkg *pkg;           /* the source is a package (pkg.h); NULL: a directory */
     struct fs_locks *locks;       /* flock and fcntl locks (lock ops) */
 };
 

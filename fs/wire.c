@@ -194,7 +194,9 @@ void wire_decide_mode(fs_state *fs)
     fs->mode = FS_MODE_DAEMON;
     const char *reason;
     int id = -ENOSYS;
-    if (fs->options->passthrough == FS_PASSTHROUGH_OFF) {
+    if (fs->pkg) {
+        reason = "the files of a package are decoded by the daemon";
+    } else if (fs->options->passthrough == FS_PASSTHROUGH_OFF) {
         reason = "passthrough=off was asked for";
     } else if (!wire.took_passthrough) {
         reason = "the kernel does not offer FUSE passthrough (Linux 6.9 and later do)";

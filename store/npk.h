@@ -591,6 +591,8 @@ uint64_t npk_package_next(const npk_package *p, uint64_t i);
 /* Bytes of the package itself, and the version of zstd that made it (10504: 1.5.4). */
 uint64_t npk_package_bytes(const npk_package *p);
 unsigned npk_package_zstd(const npk_package *p);
+/* Its descriptor, for reading; owned by the package. -1: it is no file. */
+int npk_package_fd(const npk_package *p);
 /* How many bytes of decoded frames are kept (64 MiB at first); what is kept now, hits and misses. */
 void npk_package_set_cache(npk_package *p, uint64_t bytes);
 void npk_package_cache(npk_package *p, uint64_t *bytes, uint64_t *hits, uint64_t *misses);
@@ -602,6 +604,17 @@ void npk_package_file_close(npk_package_file **f);
 ssize_t npk_package_file_read(npk_package_file *f, uint64_t offset, void *out, size_t bytes);
 /* Decode the frame that has the byte at `offset` into the cache, unless it is there. */
 npk_err npk_package_file_prefetch(npk_package_file *f, uint64_t offset);
+/* The same bytes where they are, without a copy where that is possible: pieces one after the other, at most `max` of them,
+ * so that fewer bytes than asked for may be held. They stay until npk_package_release. A package that is cut
+ * meanwhile raises SIGBUS, or EFAULT from a system call, for pieces of contiguous files. */
+typedef struct npk_held {
+    const void *data;
+    size_t bytes;
+    void *frame, *memory; /* the engine's */
+} npk_held;
+npk_err npk_package_file_hold(npk_package_file *f, uint64_t offset, size_t bytes, npk_held *out, size_t max,
+                              size_t *count);
+void npk_package_release(npk_package *p, npk_held *pieces, size_t count); /* the file may be closed by then */
 /* Facts as npk_fd_stat gives them for a file. */
 npk_err npk_package_file_stat(npk_package_file *f, npk_info *out);
 

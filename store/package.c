@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <xxhash.h>
 
 #include "fail.h"
@@ -262,6 +263,8 @@ void npk_package_close(npk_package **package)
         free(r);
     }
     npk__cache_free(p->cache);
+    if (p->map)
+        munmap((void *)(uintptr_t)p->map, p->source.bytes);
     if (p->source.close)
         p->source.close(&p->source);
     pthread_mutex_destroy(&p->mutex);
@@ -283,6 +286,11 @@ uint64_t npk_package_count(const npk_package *p)
 uint64_t npk_package_bytes(const npk_package *p)
 {
     return p->source.bytes;
+}
+
+int npk_package_fd(const npk_package *p)
+{
+    return p->source.fd;
 }
 
 unsigned npk_package_zstd(const npk_package *p)

@@ -36,6 +36,7 @@ struct npk_package {
     npk__cache *cache;
     pthread_mutex_t mutex;
     npk__reader *readers;
+    const uint8_t *map; /* all of it, once somebody wanted contiguous bytes; else NULL */
     npk_package_file *files; /* open ones, at most one an entry */
 };
 
@@ -68,6 +69,10 @@ npk__reader *npk__reader_take(npk_package *p); /* NULL without memory */
 void npk__reader_give(npk_package *p, npk__reader *r);
 /* Decode a whole frame to out. -EIO with a sentence that names the file and the frame's rows or bytes. */
 int npk__package_frame(npk_package_file *f, npk__reader *r, uint64_t frame, uint8_t *out);
+/* Hold the decoded frame; npk__cache_put gives it back. */
+int npk__package_hold(npk_package_file *f, uint64_t frame, npk__cached **out);
+/* Contiguous: find the frame's checksum right, once. */
+int npk__package_prove(npk_package_file *f, uint64_t frame);
 /* Exactly `bytes` bytes of the data behind the head. */
 int npk__package_data(npk_package_file *f, uint64_t offset, void *out, size_t bytes);
 

@@ -314,16 +314,21 @@ static int fill(void *ctx, uint8_t *out)
     return err;
 }
 
-static int part_of_frame(npk_package_file *f, uint64_t frame, size_t skip, uint8_t *out, size_t bytes)
+int npk__package_hold(npk_package_file *f, uint64_t frame, npk__cached **out)
 {
     struct wanted w = {f, frame};
+    int err = npk__cache_get(f->package->cache, f->entry, frame, npk__pkg_frame_bytes(&f->record, frame), fill, &w, out);
+    return err == -EIO ? damaged_frame(f, frame) : err;
+}
+
+static int part_of_frame(npk_package_file *f, uint64_t frame, size_t skip, uint8_t *out, size_t bytes)
+{
     npk__cached *held;
-    npk__cache *cache = f->package->cache;
-    int err = npk__cache_get(cache, f->entry, frame, npk__pkg_frame_bytes(&f->record, frame), fill, &w, &held);
+    int err = npk__package_hold(f, frame, &held);
     if (err)
-        return err == -EIO ? damaged_frame(f, frame) : err;
+        return err;
     memcpy(out, npk__cached_data(held) + skip, bytes);
-    npk__cache_put(cache, held);
+    npk__cache_put(f->package->cache, held);
     return 0;
 }
 
@@ -332,24 +337,28 @@ static bool is_proved(const npk_package_file *f, uint64_t frame)
     return atomic_load_explicit(&f->proved[frame / 64], memory_order_acquire) >> (frame % 64) & 1;
 }
 
+int npk__package_prove(npk_package_file *f, uint64_t frame)
+{
+    if (is_proved(f, frame))
+        return 0;
+    npk__reader *reader = npk__reader_take(f->package);
+    uint8_t *whole = reader ? payload_buffer(reader, npk__pkg_frame_bytes(&f->record, frame)) : NULL;
+    int err = whole ? npk__package_frame(f, reader, frame, whole) : npk__fail(-ENOMEM, "out of memory");
+    if (reader)
+        npk__reader_give(f->package, reader);
+    if (!err)
+        atomic_fetch_or_explicit(&f->proved[frame / 64], UINT64_C(1) << (frame % 64), memory_order_release);
+    return err;
+}
+
 /* Bytes that lie in the package as they are: read in place, each frame proved when it is first touched. */
 static int part_in_place(npk_package_file *f, uint64_t frame, size_t skip, uint8_t *out, size_t bytes)
 {
     const npk__source *source = &f->package->source;
-    size_t all = npk__pkg_frame_bytes(&f->record, frame);
-    if (!is_proved(f, frame)) {
-        npk__reader *reader = npk__reader_take(f->package);
-        uint8_t *whole = bytes == all ? out : reader ? payload_buffer(reader, all) : NULL;
-        int err = reader && whole ? npk__package_frame(f, reader, frame, whole) : npk__fail(-ENOMEM, "out of memory");
-        if (!err && whole != out)
-            memcpy(out, whole + skip, bytes);
-        if (reader)
-            npk__reader_give(f->package, reader);
-        if (!err)
-            atomic_fetch_or_explicit(&f->proved[frame / 64], UINT64_C(1) << (frame % 64), memory_order_release);
+    int err = npk__package_prove(f, frame);
+    if (err)
         return err;
-    }
-    int err = source->read(source, out, bytes, f->one_at + f->record.head + frame * f->record.frame + skip);
+    err = source->read(source, out, bytes, f->one_at + f->record.head + frame * f->record.frame + skip);
     return err ? damaged_frame(f, frame) : 0;
 }
 
@@ -410,9 +419,8 @@ npk_err npk_package_file_prefetch(npk_package_file *f, uint64_t offset)
     uint64_t frame = offset < r->head ? 0 : (offset - r->head) / r->frame;
     if (npk__cache_has(f->package->cache, f->entry, frame))
         return 0;
-    struct wanted w = {f, frame};
     npk__cached *held;
-    int err = npk__cache_get(f->package->cache, f->entry, frame, npk__pkg_frame_bytes(r, frame), fill, &w, &held);
+    int err = npk__package_hold(f, frame, &held);
     if (!err)
         npk__cache_put(f->package->cache, held);
     return err;

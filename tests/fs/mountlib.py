@@ -143,7 +143,8 @@ class Mount:
         self.pid = None
         self.said = ""
         try:
-            os.makedirs(self.store, exist_ok=True)
+            if not os.path.isfile(self.store):  # a package
+                os.makedirs(self.store, exist_ok=True)
             os.makedirs(self.mnt, exist_ok=True)
             if prepare:
                 prepare(self.store)

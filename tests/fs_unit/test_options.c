@@ -55,6 +55,7 @@ static void test_defaults(void)
     CHECK_EQ(o.passthrough, FS_PASSTHROUGH_AUTO);
     CHECK_EQ(o.attr_timeout_s * 1000, 1000);
     CHECK_EQ(o.threads_max, 16);
+    CHECK_EQ(o.cache_bytes, 64 << 20);
     CHECK(o.inotify);
     CHECK(o.kernel_options == NULL);
     fs_options_clear(&o);
@@ -189,6 +190,11 @@ static void test_refused(void)
         {"npkfs d /m -o controls=", "\"controls=\"", "hidden|visible"},
         {"npkfs d /m -o controls=Visible", "\"controls=Visible\"", "hidden|visible"},
         {"npkfs d /m -o passthrough=auto|off", "\"passthrough=auto|off\"", "auto|off|on"},
+        {"npkfs d /m -o cache=0", "\"cache=0\"", "1M to 1T"},
+        {"npkfs d /m -o cache=1023K", "\"cache=1023K\"", "1M to 1T"},
+        {"npkfs d /m -o cache=2T", "\"cache=2T\"", "1M to 1T"},
+        {"npkfs d /m -o cache=99999999999999999999", "\"cache=99999999999999999999\"", "1M to 1T"},
+        {"npkfs d /m -o cache=M", "\"cache=M\"", "1M to 1T"},
         {"npkfs d /m -o threads=0", "\"threads=0\"", "1 to 256"},
         {"npkfs d /m -o threads=257", "\"threads=257\"", "1 to 256"},
         {"npkfs d /m -o threads=4294967297", "\"threads=4294967297\"", "1 to 256"},

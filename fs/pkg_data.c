@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pkg_data.c - opening and reading what a package's mount shows. See pkg.h.
+ *
+ * Arrays are opened with direct I/O where the kernel can map such files: a read of any size arrives as requests of up to
+ * 1 MiB, which are answered from decoded frames without a copy, while other threads decode what comes next. Mappings,
+ * plain files and everything elsewhere go through the page cache, which is kept: the content never changes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "loop.h"
+#include "pkg.h"
+
+#define PIECES      64               /* of one reply */
+#define SEQUENTIAL  (1u << 20)       /* so far apart may reads be that follow each other */
+#define LARGE_READ  (32u << 10)      /* from this size on a read begins a sequence */
+#define AHEAD       (UINT64_C(4) << 20)
+#define COUNT_ADD(counter, n) atomic_fetch_add_explicit(&fs->stats.counter, n, memory_order_relaxed)
+
+typedef struct pkg_handle {
+    npk_package_file *file; /* NULL: a control */
+    fs_text text;
+    uint64_t entry, frame_bytes, bytes;
+    _Atomic uint64_t next;  /* where the last read ended */
+    _Atomic uint64_t asked; /* up to where frames were asked for ahead */
+} pkg_handle;
+
+static pkg_handle *handle_of_fi(const struct fuse_file_info *fi)
+{
+    return (pkg_handle *)(uintptr_t)fi->fh;
+}
+
+/* ---- open -------------------------------------------------------------------------------------------------------- */
+
+static int open_control(fs_state *fs, const pkg_node *n, pkg_handle *h)
+{
+    char *path = pkg_path(fs, n);
+    if (!path)
+        return -ENOMEM;
+    COUNT_ADD(control_reads, 1);
+    int err = n->control->render(fs, n->kind == PKG_FACT ? "" : path, &h->text);
+    free(path);
+    return !err && h->text.failed ? -ENOMEM : err;
+}
+
+static int open_file(fs_state *fs, const pkg_node *n, pkg_handle *h)
+{
+    npk_entry e;
+    pkg_entry(fs, n, &e);
+    if (n->entry == 0 || e.kind != NPK_ENTRY_FILE)
+        return n->entry == 0 || e.kind == NPK_ENTRY_DIRECTORY ? -EISDIR : -ELOOP;
+    h->entry = n->entry - 1;
+    h->frame_bytes = e.contiguous ? 0 : e.frame_bytes;
+    h->bytes = e.bytes;
+    COUNT_ADD(opens, 1);
+    int err = npk_package_file_open(fs->pkg->package, h->entry, &h->file);
+    if (err == -EIO) {
+        char *path = pkg_path(fs, n);
+        fs_note_health(fs, path ? path : "", npk_error());
+        fs_note_failure(fs, path ? path : "", npk_error());
+        free(path);
+    }
+    return err;
+}
+
+void pkg_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    fs_state *fs = fuse_req_userdata(req);
+    pkg_node n;
+    int err = pkg_node_of(fs, ino, &n) ? 0 : -ENOENT;
+    if (!err && ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC))
+        err = -EROFS;
+    pkg_handle *h = err ? NULL : calloc(1, sizeof *h);
+    if (!err && !h)
+        err = -ENOMEM;
+    if (!err) {
+        loop_yield_if_asked(fs);
+        err = n.control ? open_control(fs, &n, h) : n.kind == PKG_ENTRY ? open_file(fs, &n, h) : -EISDIR;
+    }
+    if (err) {
+        if (h)
+            fs_text_clear(&h->text);
+        free(h);
+        fuse_reply_err(req, -err);
+        return;
+    }
+    fi->fh = (uint64_t)(uintptr_t)h;
+    fi->keep_cache = 1;
+    fi->direct_io = h->file == NULL || (fs->direct_mmap && h->bytes >= LARGE_READ);
+    if (fuse_reply_open(req, fi) != 0) {
+        npk_package_file_close(&h->file);
+        fs_text_clear(&h->text);
+        free(h);
+    }
+}
+
+void pkg_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    pkg_handle *h = handle_of_fi(fi);
+    (void)ino;
+    npk_package_file_close(&h->file);
+    fs_text_clear(&h->text);
+    free(h);
+    fuse_reply_err(req, 0);
+}
+
+/* ---- read -------------------------------------------------------------------------------------------------------- */
+
+/* The frames of this request but its first, which the caller decodes, and those behind it when reads follow each other. */
+static void look_ahead(fs_state *fs, pkg_handle *h, uint64_t offset, size_t size)
+{
+    uint64_t next = atomic_exchange_explicit(&h->next, offset + size, memory_order_relaxed);
+    uint64_t asked = atomic_load_explicit(&h->asked, memory_order_relaxed);
+    bool sequential = (offset + SEQUENTIAL >= next && offset <= next + SEQUENTIAL && next > 0) ||
+                      (next == 0 && size >= LARGE_READ && offset < SEQUENTIAL);
+    uint64_t from = offset + h->frame_bytes, to = offset + size + (sequential ? AHEAD : 0);
+    if (h->frame_bytes == 0)
+        return;
+    if (to > h->bytes)
+        to = h->bytes;
+    if (asked > from && asked <= to + AHEAD && sequential)
+        from = asked;
+    /* Few at a time would wake threads for little. */
+    if (to <= from || (sequential && to < h->bytes && to - from < AHEAD / 4 && asked >= offset + size))
+        return;
+    atomic_store_explicit(&h->asked, to, memory_order_relaxed);
+    pkg_ahead_ask(fs, h->entry, h->frame_bytes, from, to - from);
+}
+
+static void note_damage(fs_state *fs, pkg_handle *h)
+{
+    pkg_node n = {.kind = PKG_ENTRY, .entry = h->entry + 1};
+    char *path = pkg_path(fs, &n);
+    fs_note_health(fs, path ? path : "", npk_error());
+    fs_note_failure(fs, path ? path : "", npk_error());
+    free(path);
+}
+
+void pkg_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+    fs_state *fs = fuse_req_userdata(req);
+    pkg_handle *h = handle_of_fi(fi);
+    uint64_t at = (uint64_t)offset;
+    (void)ino;
+    if (!h->file) {
+        size_t left = at < h->text.bytes ? h->text.bytes - (size_t)at : 0;
+        fuse_reply_buf(req, left ? h->text.data + at : NULL, size < left ? size : left);
+        return;
+    }
+    COUNT_ADD(reads, 1);
+    COUNT_ADD(read_bytes, size);
+    loop_yield_if_asked(fs);
+    look_ahead(fs, h, at, size);
+    npk_held pieces[PIECES];
+    struct iovec iov[PIECES];
+    size_t count = 0, held = 0;
+    int err = npk_package_file_hold(h->file, at, size, pieces, PIECES, &count);
+    for (size_t i = 0; i < count; i++) {
+        iov[i] = (struct iovec){(void *)(uintptr_t)pieces[i].data, pieces[i].bytes};
+        held += pieces[i].bytes;
+    }
+    uint64_t want = at >= h->bytes ? 0 : h->bytes - at < size ? h->bytes - at : size;
+    if (!err && held < want) { /* more pieces than a reply takes: frames are small then, and a copy is cheap */
+        npk_package_release(fs->pkg->package, pieces, count);
+        count = 0;
+        char *copy = malloc(want);
+        ssize_t n = copy ? npk_package_file_read(h->file, at, copy, want) : -ENOMEM;
+        if (n >= 0)
+            fuse_reply_buf(req, copy, (size_t)n);
+        err = n < 0 ? (int)n : 0;
+        free(copy);
+    } else if (!err) {
+        fuse_reply_iov(req, iov, (int)count);
+    }
+    if (err == -EIO)
+        note_damage(fs, h);
+    if (err)
+        fuse_reply_err(req, -err);
+    /* The handle may be closed as soon as the reply is there. */
+    npk_package_release(fs->pkg->package, pieces, count);
+}

@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The mount of a package: the same tree and bytes as the store that was packed, read-only, damage confined.
+
+Usage: package.py [WORD...]"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import numpy as np
+
+import mountlib
+from harness import Report, chosen, err, expect, in_child, test
+from mountlib import NPK, Mount, Skip
+
+DTYPES = "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16 >i4 S5 U3 M8[s]".split()
+
+
+def fill(store):
+    """One of everything; some arrays have many frames."""
+    r = np.random.default_rng(3)
+    os.makedirs(store + "/train/deep")
+    os.makedirs(store + "/empty")
+    for i, dtype in enumerate(DTYPES):
+        x = np.abs(r.standard_normal((200, 3)) * 40).astype("i8").astype(dtype)
+        np.save("%s/dtype%d.npy" % (store, i), x)
+    np.save(store + "/train/x.npy", r.standard_normal((20000, 64), dtype="f4"))
+    np.save(store + "/train/deep/noise.npy", r.integers(0, 255, (3000, 1000), dtype="u1"))
+    np.save(store + "/train/ids.npy", np.cumsum(r.integers(0, 9, 300000)))
+    np.save(store + "/five.npy", r.random((3, 4, 5, 6, 7)))
+    np.save(store + "/fortran.npy", np.asfortranarray(r.random((300, 200))))
+    np.save(store + "/struct.npy", np.zeros(500, [("a", "i4"), ("b", "S3")]))
+    np.save(store + "/no_rows.npy", np.zeros((0, 5)))
+    np.save(store + "/scalar.npy", np.float32(2.5))
+    for name, text in (("notes.txt", "text\n" * 2000), ("bad.npy", "no array"), ("nothing", "")):
+        with open(store + "/" + name, "w") as f:
+            f.write(text)
+    os.symlink("train/x.npy", store + "/link")
+    os.symlink("../notes.txt", store + "/train/up")
+    os.chmod(store + "/notes.txt", 0o640)
+
+
+class Packed:
+    """A store, its package, and the package mounted."""
+
+    def __init__(self, *pack_options, options=(), damage=None):
+        self.own = tempfile.mkdtemp(prefix="npkfs.", dir=mountlib.temp_base())
+        self.store, self.package = self.own + "/store", self.own + "/x.npkg"
+        try:
+            fill(self.store)
+            subprocess.run([NPK, "pack", self.store, self.package, *pack_options], check=True)
+            if damage:
+                damage(self.package)
+            self.mount = Mount("daemon", options=options, store=self.package)
+        except BaseException:
+            shutil.rmtree(self.own)
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.mount.stop()
+        shutil.rmtree(self.own)
+
+    def path(self, name):
+        return self.mount.path(name)
+
+
+def tree(root):
+    out = subprocess.run(["find", ".", "-printf", "%p %y %m %s %T@ %l\n"], cwd=root, check=True, capture_output=True,
+                         text=True).stdout
+    # A directory's size is its filesystem's business.
+    return sorted(line if " d " not in line else " ".join(w for i, w in enumerate(line.split()) if i != 3)
+                  for line in out.splitlines())
+
+
+def arrays_of(store):
+    for folder, _, names in os.walk(store):
+        for name in names:
+            path = os.path.relpath(os.path.join(folder, name), store)
+            if name.endswith(".npy") and name != "bad.npy":
+                yield path
+
+
+@test
+def the_same_tree():
+    with Packed() as p:
+        expect(subprocess.run(["diff", "-r", "--no-dereference", p.store, p.mount.mnt]).returncode, 0)
+        expect(tree(p.mount.mnt), tree(p.store))
+        shutil.rmtree(p.own + "/out", ignore_errors=True)
+        subprocess.run(["cp", "-a", p.mount.mnt, p.own + "/out"], check=True)
+        expect(tree(p.own + "/out"), tree(p.store), "after cp -a")
+        expect(os.readlink(p.path("train/up")), "../notes.txt")
+        with open(p.path("link"), "rb") as f:
+            expect(f.read(6), b"\x93NUMPY", "through a link")
+
+
+@test
+def numpy_reads_every_array():
+    for options in ((), ("--raw", "*"), ("--frame", "4K"), ("--frame", "1M", "--level", "9")):
+        with Packed(*options) as p:
+            count = 0
+            for path in arrays_of(p.store):
+                want, got = np.load(p.store + "/" + path), np.load(p.path(path))
+                expect((got.dtype, got.shape, got.flags.f_contiguous), (want.dtype, want.shape, want.flags.f_contiguous))
+                expect(got.tobytes() == want.tobytes(), True, path)
+                if want.size and want.ndim:
+                    mapped = np.load(p.path(path), mmap_mode="r")
+                    expect(np.asarray(mapped).tobytes() == want.tobytes(), True, path + " mapped")
+                count += 1
+            expect(count > 20, True, "arrays")
+
+
+@test
+def random_rows_and_odd_reads():
+    with Packed("--frame", "8K") as p:
+        want = np.load(p.store + "/train/x.npy")
+        mapped = np.load(p.path("train/x.npy"), mmap_mode="r")
+        rows = np.random.default_rng(1).integers(0, len(want), 500)
+        expect((mapped[rows] == want[rows]).all(), True)
+        with open(p.store + "/train/x.npy", "rb") as f:
+            data = f.read()
+        fd = os.open(p.path("train/x.npy"), os.O_RDONLY)
+        for offset in (0, 1, 127, 128, 129, 8191, 8320, 99999, len(data) - 5, len(data), len(data) + 10):
+            for n in (1, 7, 4096, 65536, 300000, 3 << 20):
+                expect(os.pread(fd, n, offset) == data[offset:offset + n], True, "%d bytes at %d" % (n, offset))
+        os.close(fd)
+
+
+@test
+def nothing_can_be_changed():
+    with Packed() as p:
+        x = p.path("train/x.npy")
+        expect(err(open, x, "r+b"), "EROFS")
+        expect(err(open, p.path("new"), "w"), "EROFS")
+        expect(err(os.unlink, x), "EROFS")
+        expect(err(os.rename, x, x + "2"), "EROFS")
+        expect(err(os.mkdir, p.path("d")), "EROFS")
+        expect(err(os.truncate, x, 0), "EROFS")
+        expect(err(os.utime, x), "EROFS")
+        expect(err(open, p.mount.control("train/x.npy", "shape"), "w"), "EROFS")
+
+
+@test
+def controls():
+    with Packed() as p:
+        def value(array, name):
+            with open(p.mount.control(array, name)) as f:
+                return f.read()
+        expect(value("train/x.npy", "shape"), "20000,64\n")
+        expect(value("train/x.npy", "dtype"), "float32\n")
+        expect(value("train/x.npy", "rows"), "20000\n")
+        expect(value("train/x.npy", "deleted"), "0\n")
+        expect(value("struct.npy", "dtype"), "[('a', '<i4'), ('b', '|S3')]\n")
+        expect(value("fortran.npy", "order"), "F\n")
+        expect(os.getxattr(p.path("five.npy"), "user.npk.shape"), b"3,4,5,6,7")
+        expect(err(os.stat, p.mount.control("bad.npy", "shape")), "ENOENT")
+        expect(".npk" in os.listdir(p.mount.mnt), False)
+        expect(sorted(os.listdir(p.path("train/.npk"))), ["ids.npy", "x.npy"])
+        expect({"version", "health", "five.npy"} <= set(os.listdir(p.path(".npk"))), True)
+        expect(p.mount.fact("health", "read_only"), "yes")
+        expect(p.mount.fact("health", "note_count"), "0")
+    with Packed(options=["controls=visible"]) as p:
+        expect(".npk" in os.listdir(p.mount.mnt) and ".npk" in os.listdir(p.path("train")), True)
+
+
+def damage_middle_of_x(package):
+    """One byte in a frame in the middle of train/x.npy."""
+    out = subprocess.run([NPK, "check", package], capture_output=True, text=True).stdout
+    expect(out, "", "an undamaged package")
+    with open(package, "r+b") as f:
+        data = f.read()
+        at = data.index(b"train/x.npy")
+        at = at + (data.index(b"NPKE") - at) // 2
+        f.seek(at)
+        f.write(bytes([data[at] ^ 0x40]))
+
+
+@test
+def a_damaged_frame_costs_its_rows():
+    with Packed(damage=damage_middle_of_x) as p:
+        want = np.load(p.store + "/train/x.npy")
+        x = p.path("train/x.npy")
+        fd = os.open(x, os.O_RDONLY)
+        lost = [row for row in range(0, 20000, 100) if err(os.pread, fd, 256, 128 + row * 256) == "EIO"]
+        expect(1 <= len(lost) <= 8, True, "rows of one frame are lost: %s" % lost)
+        for row in range(0, 20000, 100):
+            if row not in lost:
+                expect(os.pread(fd, 256, 128 + row * 256) == want[row].tobytes(), True, "row %d" % row)
+        os.close(fd)
+        expect("train/x.npy" in p.mount.fact("health", "note") and "damaged" in p.mount.fact("health", "note"), True)
+        expect("damaged" in p.mount.fact("last_error"), True)
+        found = subprocess.run([NPK, "check", p.package], capture_output=True, text=True)
+        expect((found.returncode, found.stdout.split("\t")[:3]), (1, ["damage", "K8", "train/x.npy"]))
+        expect((np.load(p.path("train/ids.npy")) == np.load(p.store + "/train/ids.npy")).all(), True)
+
+
+@test
+def many_readers_at_once():
+    with Packed("--frame", "16K", options=["cache=1M"]) as p:
+        want = {n: np.load("%s/%s" % (p.store, n)) for n in ("train/x.npy", "train/ids.npy", "train/deep/noise.npy")}
+        wrong = []
+
+        def read(seed):
+            r = np.random.default_rng(seed)
+            for _ in range(12):
+                name = list(want)[r.integers(len(want))]
+                mapped = np.load(p.path(name), mmap_mode="r" if r.integers(2) else None)
+                rows = r.integers(0, len(mapped), 200)
+                if not (mapped[rows] == want[name][rows]).all():
+                    wrong.append(name)
+        threads = [threading.Thread(target=read, args=(i,)) for i in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        expect(wrong, [])
+
+
+@test
+def the_command_line_inside():
+    with Packed() as p:
+        out = subprocess.run([NPK, "ls", p.mount.mnt], capture_output=True, text=True)
+        same = subprocess.run([NPK, "ls", p.package], capture_output=True, text=True)
+        expect(out.returncode, 0, out.stderr)
+        expect(out.stdout, same.stdout)
+        out = subprocess.run([NPK, "get", p.path("train/ids.npy"), "5"], capture_output=True, text=True)
+        expect(int(out.stdout), int(np.load(p.store + "/train/ids.npy")[5]))
+
+
+@test
+def what_is_no_package():
+    d = tempfile.mkdtemp(prefix="npkfs.", dir=mountlib.temp_base())
+    try:
+        os.mkdir(d + "/m")
+        for content in (b"", b"NPKG" + b"\0" * 100, b"\x93NPKPKG\n" + b"\0" * 100):
+            with open(d + "/x.npkg", "wb") as f:
+                f.write(content)
+            done = subprocess.run([mountlib.NPKFS, d + "/x.npkg", d + "/m"], capture_output=True, text=True)
+            expect(done.returncode, 1)
+            expect("x.npkg" in done.stderr, True, done.stderr)
+    finally:
+        shutil.rmtree(d)
+
+
+@test
+def many_arrays():
+    """Memory and descriptors stay small whatever is listed."""
+    d = tempfile.mkdtemp(prefix="npkfs.", dir="/dev/shm")
+    try:
+        os.makedirs(d + "/s/group")
+        header = np.lib.format.magic(1, 0)
+        np.save(d + "/one.npy", np.arange(4, dtype="f4"))
+        with open(d + "/one.npy", "rb") as f:
+            one = f.read()
+        expect(one[:8], header)
+        for i in range(20000):
+            with open("%s/s/group/%06d.npy" % (d, i), "wb") as f:
+                f.write(one)
+        subprocess.run([NPK, "pack", d + "/s", d + "/x.npkg"], check=True)
+        with Mount("daemon", store=d + "/x.npkg") as m:
+            expect(len(os.listdir(m.path("group"))), 20000)
+            expect(np.load(m.path("group/012345.npy")).tolist(), [0, 1, 2, 3])
+            expect(m.resident_kib() < 64 * 1024, True, "KiB resident: %d" % m.resident_kib())
+            expect(m.fd_count() < 30, True, "descriptors")
+    finally:
+        shutil.rmtree(d)
+
+
+def main():
+    try:
+        mountlib.need_mounts()
+    except Skip as e:
+        print("skipped: %s" % e)
+        return 77
+    report = Report("package")
+    for fn in chosen(sys.argv[1:]):
+        start = time.monotonic()
+        report.add(fn.__name__, in_child(fn), time.monotonic() - start)
+    return report.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
