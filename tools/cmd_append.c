@@ -166,22 +166,22 @@ int cli_append(const cli_args *args)
 
 /* ---- replace -------------------------------------------------------------------------------------------------- */
 
-static int replace_rows(const change *c, const cli_index *index, const cli_rows *rows)
+static int replace_rows(const change *c, const npk_rows *index, const cli_rows *rows)
 {
     if (c->t.mounted)
         return cli_mounted_replace(&c->t, &c->info.header, index, rows->data);
     int err;
     if (index->run_count == 1 && index->runs[0].step == 1) {
-        const cli_run *run = &index->runs[0];
+        const npk_run *run = &index->runs[0];
         err = c->batch != NULL
                   ? npk_batch_replace_range(c->batch, c->t.name, (uint64_t)run->start, run->count, rows->data)
                   : npk_replace_range(c->t.store, c->t.name, (uint64_t)run->start, run->count, rows->data);
     } else {
-        cli_cursor cursor = {0};
+        npk_rows_cursor cursor = {0};
         int64_t *numbers = calloc((size_t)index->row_count + 1, sizeof *numbers);
         if (numbers == NULL)
             return cli_fail(NULL, "%s", strerror(ENOMEM));
-        size_t count = cli_index_take(index, &cursor, numbers, (size_t)index->row_count);
+        size_t count = npk_rows_take(index, &cursor, numbers, (size_t)index->row_count);
         err = c->batch != NULL ? npk_batch_replace_rows(c->batch, c->t.name, numbers, count, rows->data)
                                : npk_replace_rows(c->t.store, c->t.name, numbers, count, rows->data);
         free(numbers);
@@ -191,7 +191,7 @@ static int replace_rows(const change *c, const cli_index *index, const cli_rows 
     return err != 0 ? cli_fail_engine(c->t.typed, err) : CLI_OK;
 }
 
-static int replace_at(const cli_args *args, const change *c, const cli_index *index)
+static int replace_at(const cli_args *args, const change *c, const npk_rows *index)
 {
     cli_rows rows;
     uint64_t count;
@@ -221,7 +221,7 @@ int cli_replace(const cli_args *args)
     int status = open_change(args, &c);
     if (status != CLI_OK)
         return status;
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why;
     int err = cli_index_load(args->words[1], c.info.rows, &index, &why);
     if (err == -EINVAL && strcmp(args->words[1], "-") != 0 && !cli_is_npy_path(args->words[1]))
@@ -230,7 +230,7 @@ int cli_replace(const cli_args *args)
         status = cli_fail(args->words[0], "%s", why.text);
     else
         status = replace_at(args, &c, &index);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
     close_change(&c);
     return status;
 }

@@ -30,7 +30,7 @@ typedef struct job {
     const cli_args *args;
     npk_array *array;
     const npk_header *header;
-    cli_index index;
+    npk_rows index;
     cli_rows_out *out;
     int64_t *numbers;
     unsigned char *rows;
@@ -38,26 +38,26 @@ typedef struct job {
 } job;
 
 /* Read the next rows: many in sequence as a range, others by their numbers. -ERANGE and what the engine says. */
-static int read_batch(job *j, cli_cursor *cursor, size_t *count)
+static int read_batch(job *j, npk_rows_cursor *cursor, size_t *count)
 {
-    const cli_run *run = cursor->run < j->index.run_count ? &j->index.runs[cursor->run] : NULL;
+    const npk_run *run = cursor->run < j->index.run_count ? &j->index.runs[cursor->run] : NULL;
     *count = 0;
     if (run == NULL)
         return 0;
     if (run->step == 1 && run->count - cursor->done >= RANGE_ROWS) {
         uint64_t first = 0;
-        *count = (size_t)cli_index_take_range(&j->index, cursor, j->batch, &first);
+        *count = (size_t)npk_rows_take_range(&j->index, cursor, j->batch, &first);
         for (size_t i = 0; i < *count; i++)
             j->numbers[i] = (int64_t)(first + i);
         return npk_read_range(j->array, first, *count, j->rows);
     }
-    *count = cli_index_take(&j->index, cursor, j->numbers, j->batch);
+    *count = npk_rows_take(&j->index, cursor, j->numbers, j->batch);
     return npk_read_rows(j->array, j->numbers, *count, j->rows);
 }
 
 static int copy_rows(job *j, cli_progress *progress)
 {
-    cli_cursor cursor = {0};
+    npk_rows_cursor cursor = {0};
     for (;;) {
         size_t count;
         int err = read_batch(j, &cursor, &count);
@@ -151,7 +151,7 @@ static int get_rows(const cli_args *args, npk_array *array, cli_rows_plan *plan)
         if (j.out != NULL && cli_rows_out_end(j.out, status == CLI_OK) != CLI_OK)
             status = CLI_FAILED;
     }
-    cli_index_clear(&j.index);
+    npk_rows_clear(&j.index);
     return status;
 }
 

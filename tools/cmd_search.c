@@ -74,11 +74,11 @@ static int query_file(const char *word, const npk_header *x, wanted *out)
 static int query_rows(const char *word, npk_array *array, wanted *out)
 {
     const npk_info *info = npk_array_info(array);
-    cli_index index = {0};
-    cli_cursor cursor = {0};
+    npk_rows index = {0};
+    npk_rows_cursor cursor = {0};
     cli_why why;
     if (cli_index_load(word + 1, info->rows, &index, &why) != 0) {
-        cli_index_clear(&index);
+        npk_rows_clear(&index);
         return cli_usage(word, "%s", why.text);
     }
     int status = CLI_OK;
@@ -89,14 +89,14 @@ static int query_rows(const char *word, npk_array *array, wanted *out)
         status = cli_fail(word, "means more than %u rows; so many queries at most are accepted", ROWS_MOST);
     else if (numbers == NULL || out->owned == NULL)
         status = cli_fail(NULL, "%s", strerror(ENOMEM));
-    size_t taken = status == CLI_OK ? cli_index_take(&index, &cursor, numbers, count) : 0;
+    size_t taken = status == CLI_OK ? npk_rows_take(&index, &cursor, numbers, count) : 0;
     int err = taken > 0 ? npk_read_rows(array, numbers, taken, out->owned) : 0;
     if (err != 0)
         status = cli_fail_engine(word, err);
     out->queries = (npk_queries){.data = out->owned, .count = taken, .dtype = info->header.dtype};
     out->single = taken == 1 && strpbrk(word, ":,") == NULL && strcmp(word, "@-") != 0;
     free(numbers);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
     return status;
 }
 
@@ -160,15 +160,15 @@ static void clear_query(wanted *w)
 static int read_range(const cli_args *args, uint64_t rows, npk_part *part)
 {
     const char *text = cli_args_value(args, "rows");
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why;
     if (text == NULL)
         return CLI_OK;
     int err = cli_index_parse(text, strlen(text), rows, &index, &why);
-    cli_cursor cursor = {0};
-    uint64_t first = 0, count = err == 0 ? cli_index_take_range(&index, &cursor, UINT64_MAX, &first) : 0;
+    npk_rows_cursor cursor = {0};
+    uint64_t first = 0, count = err == 0 ? npk_rows_take_range(&index, &cursor, UINT64_MAX, &first) : 0;
     bool one = err == 0 && count == index.row_count;
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
     if (err != 0)
         return cli_usage(NULL, "%s", why.text);
     if (!one)

@@ -119,6 +119,61 @@ const cli_command cli_commands[] = {
         cli_mv,
     },
     {
+        "drop",
+        "X [INDEX]",
+        "delete rows, or without INDEX the array",
+        "INDEX as for get. The rows are marked as deleted in an instant, whatever the\n"
+        "array's size: they are not shown any more, and stay in the file until compact.\n"
+        "Programs that have the array open keep the rows that they see. Rows that are\n"
+        "named twice are no error; if one is outside, none is deleted.\n"
+        "\n"
+        "Without INDEX the array itself is removed.\n",
+        cli_no_options,
+        1,
+        2,
+        cli_drop,
+    },
+    {
+        "restore",
+        "X [all|RANGES]",
+        "show deleted rows again",
+        "RANGES are rows of the file as it is on the disk, deleted ones counted: an index\n"
+        "as for get. Without them the deleted rows are listed as such ranges (TSV columns:\n"
+        "start, stop). What compact has removed cannot come back.\n",
+        cli_no_options,
+        1,
+        2,
+        cli_restore,
+    },
+    {
+        "compact",
+        "X... [--force] [--auto PERCENT]",
+        "give the space of deleted rows back",
+        "An X is an array or the directory of a store, whose arrays with deleted rows are\n"
+        "compacted. A new file with the rows that are shown takes the name; programs that\n"
+        "read the old one go on reading it. Refused while a program has the array open or\n"
+        "mapped for writing. Durable when it returns.\n"
+        "\n"
+        "TSV columns: name, rows, removed (rows), bytes (given back).\n",
+        cli_compact_options,
+        1,
+        CLI_ANY_WORDS,
+        cli_compact,
+    },
+    {
+        "names",
+        "X [NAME=LO:HI...]",
+        "name ranges of rows, or list the names",
+        "A name means the same rows when others are deleted, restored or compacted away. A\n"
+        "name that is there is moved; NAME= removes it.\n"
+        "\n"
+        "TSV columns: name, start, stop.\n",
+        cli_no_options,
+        1,
+        CLI_ANY_WORDS,
+        cli_names,
+    },
+    {
         "batch",
         "begin|commit|abort|list DIR [ID]",
         "change several arrays of a store together",

@@ -57,7 +57,7 @@ int cli_mounted_append(const cli_target *t, const char *label, const void *data,
                     (unsigned long long)bytes);
 }
 
-int cli_mounted_replace(const cli_target *t, const npk_header *header, const cli_index *index, const void *rows)
+int cli_mounted_replace(const cli_target *t, const npk_header *header, const npk_rows *index, const void *rows)
 {
     char *path = cli_target_file(t);
     if (path == NULL)
@@ -65,9 +65,9 @@ int cli_mounted_replace(const cli_target *t, const npk_header *header, const cli
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     int err = fd < 0 ? -errno : 0;
     const char *from = rows;
-    cli_cursor cursor = {0};
+    npk_rows_cursor cursor = {0};
     uint64_t first, count, done;
-    while (err == 0 && (count = cli_index_take_range(index, &cursor, UINT64_MAX, &first)) > 0) {
+    while (err == 0 && (count = npk_rows_take_range(index, &cursor, UINT64_MAX, &first)) > 0) {
         err = write_all(fd, from, count * header->row_bytes, (off_t)(header->data_offset + first * header->row_bytes),
                         &done);
         from += count * header->row_bytes;

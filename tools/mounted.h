@@ -13,7 +13,7 @@
 /* Append bytes by O_APPEND. */
 int cli_mounted_append(const cli_target *t, const char *label, const void *data, uint64_t bytes);
 /* Overwrite rows in place; `rows` has index->row_count of them. */
-int cli_mounted_replace(const cli_target *t, const npk_header *header, const cli_index *index, const void *rows);
+int cli_mounted_replace(const cli_target *t, const npk_header *header, const npk_rows *index, const void *rows);
 /* A new array: a hidden file beside it, then its name. data NULL: zeros. */
 int cli_mounted_create(const cli_target *t, const char *descr, const uint64_t *shape, uint32_t ndim, const void *data,
                        uint64_t bytes);

@@ -105,7 +105,7 @@ def completion(npk, tools):
     if shutil.which("bash") is None:
         print("completion not tested: no bash")
         return
-    if complete(npk, tools, "re") != ["replace", "reshape", "reset"]:
+    if complete(npk, tools, "re") != ["replace", "reshape", "restore", "reset"]:
         yield f"completion of `npk re`: {complete(npk, tools, 're')}"
     if complete(npk, tools, "help", "mv") != ["mv"]:
         yield f"completion of `npk help mv`: {complete(npk, tools, 'help', 'mv')}"

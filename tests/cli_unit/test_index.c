@@ -10,14 +10,14 @@
 #include "unit.h"
 
 /* The rows of an index as "3,1,4"; "" for none. */
-static const char *rows_of(const cli_index *index, size_t batch)
+static const char *rows_of(const npk_rows *index, size_t batch)
 {
     static char text[4096];
     int64_t rows[64];
-    cli_cursor cursor = {0};
+    npk_rows_cursor cursor = {0};
     size_t count, at = 0;
     text[0] = '\0';
-    while ((count = cli_index_take(index, &cursor, rows, batch)) > 0)
+    while ((count = npk_rows_take(index, &cursor, rows, batch)) > 0)
         for (size_t i = 0; i < count; i++)
             at += (size_t)snprintf(text + at, sizeof text - at, "%s%lld", at > 0 ? "," : "", (long long)rows[i]);
     return text;
@@ -25,24 +25,24 @@ static const char *rows_of(const cli_index *index, size_t batch)
 
 static void expect(const char *expression, uint64_t rows, const char *wanted)
 {
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why = {""};
     unit_note("%s of %llu", expression, (unsigned long long)rows);
     CHECK_EQ(cli_index_parse(expression, strlen(expression), rows, &index, &why), 0);
     CHECK_STR(why.text, "");
     CHECK_STR(rows_of(&index, 64), wanted);
     CHECK_STR(rows_of(&index, 1), wanted);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
 }
 
 static void refuse(const char *expression, uint64_t rows, int err, const char *part)
 {
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why = {""};
     unit_note("%s of %llu", expression, (unsigned long long)rows);
     CHECK_EQ(cli_index_parse(expression, strlen(expression), rows, &index, &why), err);
     CHECK_HAS(why.text, part);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
 }
 
 static void test_rows(void)
@@ -128,7 +128,7 @@ static void test_refusals(void)
 
 static void test_large_arrays(void)
 {
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why;
     uint64_t rows = INT64_MAX, first;
     CHECK_EQ(cli_index_parse("::9223372036854775807", 21, rows, &index, &why), 0);
@@ -136,58 +136,77 @@ static void test_large_arrays(void)
     CHECK_EQ(cli_index_parse("-1", 2, rows, &index, &why), 0);
     CHECK_EQ(cli_index_parse("-1", 2, rows, &index, &why), 0);
     CHECK_EQ(index.row_count, 3);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
     CHECK_EQ(cli_index_parse(":", 1, rows, &index, &why), 0);
     CHECK_EQ(index.row_count, INT64_MAX);
     CHECK_EQ(cli_index_parse(":", 1, rows, &index, &why), 0);
     CHECK_EQ(cli_index_parse(":", 1, rows, &index, &why), -EOVERFLOW);
-    cli_cursor cursor = {0};
-    CHECK_EQ(cli_index_take_range(&index, &cursor, 1000, &first), 1000);
+    npk_rows_cursor cursor = {0};
+    CHECK_EQ(npk_rows_take_range(&index, &cursor, 1000, &first), 1000);
     CHECK_EQ(first, 0);
-    CHECK_EQ(cli_index_take_range(&index, &cursor, 5, &first), 5);
+    CHECK_EQ(npk_rows_take_range(&index, &cursor, 5, &first), 5);
     CHECK_EQ(first, 1000);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
     CHECK_EQ(cli_index_parse(":", 1, (uint64_t)INT64_MAX + 1, &index, &why), -EOVERFLOW);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
 }
 
 static void test_ranges(void)
 {
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why;
     uint64_t first = 0;
     CHECK_EQ(cli_index_parse("2:5,8,::-4", 10, 10, &index, &why), 0);
-    cli_cursor cursor = {0};
-    CHECK_EQ(cli_index_take_range(&index, &cursor, 2, &first), 2);
+    npk_rows_cursor cursor = {0};
+    CHECK_EQ(npk_rows_take_range(&index, &cursor, 2, &first), 2);
     CHECK_EQ(first, 2);
-    CHECK_EQ(cli_index_take_range(&index, &cursor, 2, &first), 1);
+    CHECK_EQ(npk_rows_take_range(&index, &cursor, 2, &first), 1);
     CHECK_EQ(first, 4);
     uint64_t wanted[] = {8, 9, 5, 1};
     for (size_t i = 0; i < 4; i++) {
-        CHECK_EQ(cli_index_take_range(&index, &cursor, 100, &first), 1);
+        CHECK_EQ(npk_rows_take_range(&index, &cursor, 100, &first), 1);
         CHECK_EQ(first, wanted[i]);
     }
-    CHECK_EQ(cli_index_take_range(&index, &cursor, 100, &first), 0);
-    cli_index_clear(&index);
+    CHECK_EQ(npk_rows_take_range(&index, &cursor, 100, &first), 0);
+    npk_rows_clear(&index);
+}
+
+/* What cannot be read adds nothing, and a row twice is no run with step 0. */
+static void test_refused_whole(void)
+{
+    npk_rows index = {0};
+    cli_why why;
+    int64_t wrong[] = {3, 4, 10}, right[] = {-1, 9, 9};
+    CHECK_EQ(cli_index_parse("1:3,4", 5, 10, &index, &why), 0);
+    CHECK_EQ(cli_index_parse("5,6,7,10", 8, 10, &index, &why), -ERANGE);
+    CHECK_STR(rows_of(&index, 64), "1,2,4");
+    CHECK_EQ(npk_rows_from_indices(wrong, 3, 10, &index), -ERANGE);
+    CHECK_HAS(npk_error(), "row 10 is outside");
+    CHECK_STR(rows_of(&index, 64), "1,2,4");
+    CHECK_EQ(npk_rows_from_indices(right, 3, 10, &index), 0);
+    CHECK_STR(rows_of(&index, 64), "1,2,4,9,9,9");
+    for (size_t i = 0; i < index.run_count; i++)
+        CHECK(index.runs[i].step != 0);
+    npk_rows_clear(&index);
 }
 
 static void test_lines(void)
 {
     static const char text[] = "5\n\n -1 \r\n2:4\n0,1";
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why = {""};
     CHECK_EQ(cli_index_parse_lines(text, sizeof text - 1, 10, &index, &why), 0);
     CHECK_STR(rows_of(&index, 64), "5,9,2,3,0,1");
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
     CHECK_EQ(cli_index_parse_lines("1\n2\nx\n", 6, 10, &index, &why), -EINVAL);
     CHECK_HAS(why.text, "line 3: \"x\" is no index");
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
     CHECK_EQ(cli_index_parse_lines("1\n10\n", 5, 10, &index, &why), -ERANGE);
     CHECK_HAS(why.text, "line 2: row 10 is outside");
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
     CHECK_EQ(cli_index_parse_lines("", 0, 10, &index, &why), 0);
     CHECK_EQ(index.row_count, 0);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
 }
 
 /* A .npy image with the given data; shape is one dimension of `count`. */
@@ -202,7 +221,7 @@ static size_t make_npy(char *out, size_t capacity, const char *descr, uint64_t c
 static void expect_npy(const char *descr, uint64_t count, const void *data, size_t bytes, int err, const char *wanted)
 {
     char file[4096];
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why = {""};
     unit_note("%s", descr);
     size_t size = make_npy(file, sizeof file, descr, count, data, bytes);
@@ -211,7 +230,7 @@ static void expect_npy(const char *descr, uint64_t count, const void *data, size
         CHECK_STR(rows_of(&index, 64), wanted);
     else
         CHECK_HAS(why.text, wanted);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
 }
 
 static void test_npy(void)
@@ -229,12 +248,12 @@ static void test_npy(void)
     expect_npy("'|b1'", 3, "\x01\x01\x01", 3, -EINVAL, "a mask of 3 elements does not fit 10 rows");
     expect_npy("'<f4'", 1, "\x00\x00\x00\x00", 4, -EINVAL, "holds float32");
     expect_npy("'<i8'", 2, "\x00\x00\x00\x00\x00\x00\x00\x00", 8, -EINVAL, "promises 16 bytes of data and holds 8");
-    cli_index index = {0};
+    npk_rows index = {0};
     cli_why why = {""};
     CHECK_EQ(cli_index_parse_npy("hello", 5, 10, &index, &why), -EINVAL);
     CHECK_HAS(why.text, "is no .npy file");
     CHECK_EQ(cli_index_parse_npy("\x93NUMPY", 6, 10, &index, &why), -EINVAL);
-    cli_index_clear(&index);
+    npk_rows_clear(&index);
 }
 
 int main(void)
@@ -245,6 +264,7 @@ int main(void)
     RUN(test_refusals);
     RUN(test_large_arrays);
     RUN(test_ranges);
+    RUN(test_refused_whole);
     RUN(test_lines);
     RUN(test_npy);
     return UNIT_RESULT();
