@@ -393,7 +393,8 @@ fs_node *node_bind_control(fs_state *fs, fs_node *parent, const char *name, fs_n
     fs_name *known = find_name(t, parent, name);
     fs_node *n = known && known->node->kind == kind ? known->node : NULL;
     if (!n) {
-        mode_t type = kind == NODE_CONTROL_FILE ? S_IFREG : S_IFDIR;
+        bool file = kind == NODE_CONTROL_FILE || kind == NODE_BATCH_FILE || kind == NODE_BATCH_STATE;
+        mode_t type = file ? S_IFREG : S_IFDIR;
         uint64_t ino = (1ull << 63) | (mix(parent->ino * 31 + name_hash(t->root, name)) >> 1);
         n = new_node(fs, kind, type, ino, 0);
         if (n) {

@@ -25,6 +25,11 @@ typedef enum fs_node_kind {
     NODE_CONTROL_ROOT,   /* `.npk` of a directory */
     NODE_CONTROL_ARRAY,  /* `.npk/x.npy` */
     NODE_CONTROL_FILE,   /* `.npk/x.npy/shape`, `.npk/version` */
+    NODE_BATCHES,        /* `.npk/batch` of the root; this and the following are batch_ops.c's */
+    NODE_BATCH_DIR,      /* `.npk/batch/ID` and directories below it */
+    NODE_BATCH_FILE,     /* `.npk/batch/ID/train/x.npy` */
+    NODE_BATCH_CONTROL,  /* `.npk/batch/ID/.npk` */
+    NODE_BATCH_STATE,    /* `.npk/batch/ID/.npk/state` */
 } fs_node_kind;
 
 typedef struct fs_node fs_node;

@@ -326,6 +326,8 @@ void control_opendir(fuse_req_t req, fs_node *n, struct fuse_file_info *fi)
             for (size_t i = 0; (c = fs_control_at(array ? FS_CONTROL_ARRAY : FS_CONTROL_MOUNT, i)); i++)
                 list_add(d, 'f', c->name);
         }
+        if (!array && !*path)
+            list_add(d, 'd', "batch"); /* batch_ops.c */
         if (!array)
             err = npk_list(fs->store, path, NPK_LIST_FLAT, list_array, d);
         if (!err && d->failed)

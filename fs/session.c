@@ -12,6 +12,7 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 
+#include "batch.h"
 #include "control.h"
 #include "keeper.h"
 #include "log.h"
@@ -164,7 +165,9 @@ int fs_session_mount(const fs_options *o, npk_store *store, fs_state **out, char
         snprintf(why, why_bytes, "%s", strerror(-err));
         return err;
     }
-    fs->session = fuse_session_new(&args, packed ? &pkg_operations : &operations, sizeof operations, fs);
+    struct fuse_lowlevel_ops routed = operations;
+    fs_batch_route(&routed);
+    fs->session = fuse_session_new(&args, packed ? &pkg_operations : &routed, sizeof operations, fs);
     fuse_opt_free_args(&args);
     if (!fs->session) {
         snprintf(why, why_bytes, "the FUSE library refused the session; its own message is above");
@@ -231,6 +234,7 @@ void fs_session_end(fs_state *fs)
     locks_stop(fs);
     keeper_stop(fs);
     notices_stop(fs);
+    fs_batches_free(fs);
     if (!fs->read_only)
         npk_dir_tidy(fs->store, "");
     open_free_all(fs);

@@ -49,6 +49,7 @@ struct fs_state {
     struct fs_notices *notices;   /* kernel invalidations in the making (notice.c) */
     struct fs_keeper *keeper;     /* housekeeping (keeper.c) */
     struct fs_pkg *pkg;           /* the source is a package (pkg.h); NULL: a directory */
+    _Atomic(struct fs_batches *) batches; /* batches known here (batch.c); NULL: none yet */
     struct fs_locks *locks;       /* flock and fcntl locks (lock ops) */
 };
 

@@ -71,6 +71,14 @@ typedef enum npk_batch_record {
 int npk__batch_log(npk_batch *b, npk_batch_record type, uint32_t entry, const void *body, size_t body_bytes,
                    const void *more, size_t more_bytes);
 
+/* ---- batch_rows.c */
+
+/* Enter the batch and touch the array of this name; npk__batch_leave afterwards. */
+int npk__batch_touch(npk_batch *b, const char *name, size_t *entry);
+/* The same, and what it is; then npk__batch_unlook. */
+int npk__batch_look(npk_batch *b, const char *name, size_t *entry, npk_info *info, int *base);
+void npk__batch_unlook(npk_batch *b, npk_info *info, int *base);
+
 /* ---- stage.c: arrays in a batch that was entered */
 
 /* The entry of a path, touched now if it was not before: *out is its index. -ENOTSUP: rows of it are deleted. */
@@ -90,6 +98,8 @@ int npk__stage_write(npk_batch *b, size_t entry, npk_piece *pieces, size_t count
 /* A new empty file fN for the entry, open for writing; not yet its base: npk__stage_adopt makes it so. */
 int npk__stage_file(npk_batch *b, const npk_staged *e, uint32_t *file, int *fd);
 int npk__stage_adopt(npk_batch *b, size_t entry, uint32_t file);
+/* The same for the file that it has: its pieces were written into it. */
+int npk__stage_adopt_again(npk_batch *b, size_t entry);
 int npk__stage_remove(npk_batch *b, size_t entry);
 /* Make a whole file of the entry (its header has no room for the rows): a copy, with a longer header. */
 int npk__stage_whole(npk_batch *b, size_t entry, uint64_t rows);

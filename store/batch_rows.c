@@ -18,6 +18,7 @@
 #include "path.h"
 #include "save.h"
 #include "settle.h"
+#include "store.h"
 #include "target.h"
 
 /* ---- names ----------------------------------------------------------------------------------------------------- */
@@ -33,7 +34,7 @@ static int path_of(const npk_batch *b, const char *name, char out[NPK__PATH_BYTE
 }
 
 /* Enter the batch and touch the array. */
-static int enter(npk_batch *b, const char *name, size_t *entry)
+int npk__batch_touch(npk_batch *b, const char *name, size_t *entry)
 {
     char path[NPK__PATH_BYTES];
     int err = path_of(b, name, path);
@@ -48,9 +49,9 @@ static int enter(npk_batch *b, const char *name, size_t *entry)
 }
 
 /* The same, and what the array is. npk__batch_leave, close base and clear info afterwards. */
-static int enter_and_look(npk_batch *b, const char *name, size_t *entry, npk_info *info, int *base)
+int npk__batch_look(npk_batch *b, const char *name, size_t *entry, npk_info *info, int *base)
 {
-    int err = enter(b, name, entry);
+    int err = npk__batch_touch(b, name, entry);
     if (err)
         return err;
     err = npk__stage_look(b, &b->list[*entry], info, base);
@@ -61,7 +62,7 @@ static int enter_and_look(npk_batch *b, const char *name, size_t *entry, npk_inf
     return err;
 }
 
-static void leave(npk_batch *b, npk_info *info, int *base)
+void npk__batch_unlook(npk_batch *b, npk_info *info, int *base)
 {
     npk__close(base);
     npk_info_clear(info);
@@ -75,7 +76,7 @@ static int save_one(npk_batch *b, const npk_array_in *in, const npk_save_plan *p
     size_t entry;
     uint32_t file;
     int fd;
-    int err = enter(b, in->name, &entry);
+    int err = npk__batch_touch(b, in->name, &entry);
     if (err)
         return err;
     err = npk__stage_file(b, &b->list[entry], &file, &fd);
@@ -113,7 +114,7 @@ npk_err npk_batch_remove(npk_batch *b, const char *name)
 {
     size_t entry;
     int base = -1;
-    int err = enter(b, name, &entry);
+    int err = npk__batch_touch(b, name, &entry);
     if (err)
         return err;
     err = npk__stage_open_base(b, &b->list[entry], &base);
@@ -131,6 +132,8 @@ npk_err npk_batch_remove(npk_batch *b, const char *name)
 static int check_rows(const char *name, const npk_info *info, const npk_staged *e)
 {
     int err = npk__rows_possible(name, info);
+    if (!err && info->deleted)
+        err = npk__fail(-ENOTSUP, "\"%s\": rows of it are deleted; compact it before it is changed in a batch", name);
     if (!err && info->tail_bytes && !e->resized)
         err = npk__fail(-EBUSY,
                         "\"%s\": %" PRIu64 " bytes beyond its rows; the writer must complete them, or npk check "
@@ -192,14 +195,14 @@ npk_err npk_batch_append(npk_batch *b, const char *name, const void *rows, uint6
     npk_info info = {0};
     size_t entry;
     int base = -1;
-    int err = enter_and_look(b, name, &entry, &info, &base);
+    int err = npk__batch_look(b, name, &entry, &info, &base);
     if (err)
         return err;
     uint64_t before = info.rows;
     err = append_entered(b, entry, name, &info, &base, rows, count);
     if (!err && first)
         *first = before;
-    leave(b, &info, &base);
+    npk__batch_unlook(b, &info, &base);
     return err;
 }
 
@@ -208,7 +211,7 @@ npk_err npk_batch_replace_range(npk_batch *b, const char *name, uint64_t start, 
     npk_info info;
     size_t entry;
     int base;
-    int err = enter_and_look(b, name, &entry, &info, &base);
+    int err = npk__batch_look(b, name, &entry, &info, &base);
     if (err)
         return err;
     err = check_rows(name, &info, &b->list[entry]);
@@ -220,7 +223,7 @@ npk_err npk_batch_replace_range(npk_batch *b, const char *name, uint64_t start, 
         npk_piece piece = {npk__rows_end(&info.header, start), count * info.header.row_bytes, 0};
         err = npk__stage_write(b, entry, &piece, 1, rows, info.rows);
     }
-    leave(b, &info, &base);
+    npk__batch_unlook(b, &info, &base);
     return err;
 }
 
@@ -234,7 +237,7 @@ npk_err npk_batch_replace_rows(npk_batch *b, const char *name, const int64_t *in
     npk_info info;
     size_t entry;
     int base;
-    int err = enter_and_look(b, name, &entry, &info, &base);
+    int err = npk__batch_look(b, name, &entry, &info, &base);
     if (err)
         return err;
     err = check_rows(name, &info, &b->list[entry]);
@@ -252,24 +255,44 @@ npk_err npk_batch_replace_rows(npk_batch *b, const char *name, const int64_t *in
         err = npk__stage_write(b, entry, pieces, count, rows, info.rows);
     }
     free(pieces);
-    leave(b, &info, &base);
+    npk__batch_unlook(b, &info, &base);
     return err;
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
+/* The array as the store has it, which the batch has not touched. */
+static int stat_untouched(npk_batch *b, const char *path, const char *name, npk_info *out)
+{
+    npk_staged e = {.path = (char *)(uintptr_t)path};
+    int base = npk__open_beneath(b->store->root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    int err = base < 0 ? base : npk__file_id(base, &e.before);
+    npk__close(&base);
+    if (!err)
+        err = npk__stage_look(b, &e, out, &base);
+    npk__close(&base);
+    return err == -ENOENT || err == -ENOTDIR ? npk__name_failed(-ENOENT, name) : err;
+}
+
 npk_err npk_batch_stat(npk_batch *b, const char *name, npk_info *out)
 {
-    size_t entry;
-    int base;
-    npk_info info;
-    int err = enter_and_look(b, name, &entry, &info, &base);
+    char path[NPK__PATH_BYTES];
+    int base = -1;
+    npk_info info = {0};
+    int err = path_of(b, name, path);
+    if (!err)
+        err = npk__batch_enter(b);
     if (err)
         return err;
+    const npk_staged *e = npk__stage_find(b, path);
+    err = e ? npk__stage_look(b, e, &info, &base) : stat_untouched(b, path, name, &info);
     npk__close(&base);
     npk__batch_leave(b);
-    *out = info;
-    return 0;
+    if (err == -ENOENT)
+        return npk__name_failed(err, name);
+    if (!err)
+        *out = info;
+    return err;
 }
 
 static int read_row(npk_batch *b, size_t entry, const npk_info *info, int base, uint64_t first, uint64_t count,
@@ -287,7 +310,7 @@ npk_err npk_batch_read_range(npk_batch *b, const char *name, uint64_t start, uin
     npk_info info;
     size_t entry;
     int base;
-    int err = enter_and_look(b, name, &entry, &info, &base);
+    int err = npk__batch_look(b, name, &entry, &info, &base);
     if (err)
         return err;
     err = npk__rows_possible(name, &info);
@@ -297,7 +320,7 @@ npk_err npk_batch_read_range(npk_batch *b, const char *name, uint64_t start, uin
                         name, count, start, info.rows);
     if (!err)
         err = read_row(b, entry, &info, base, start, count, out);
-    leave(b, &info, &base);
+    npk__batch_unlook(b, &info, &base);
     return err;
 }
 
@@ -306,7 +329,7 @@ npk_err npk_batch_read_rows(npk_batch *b, const char *name, const int64_t *indic
     npk_info info;
     size_t entry;
     int base;
-    int err = enter_and_look(b, name, &entry, &info, &base);
+    int err = npk__batch_look(b, name, &entry, &info, &base);
     if (err)
         return err;
     err = npk__rows_possible(name, &info);
@@ -317,19 +340,6 @@ npk_err npk_batch_read_rows(npk_batch *b, const char *name, const int64_t *indic
         uint64_t row = (uint64_t)indices[i] + (indices[i] < 0 ? info.rows : 0);
         err = read_row(b, entry, &info, base, row, 1, (uint8_t *)out + i * info.header.row_bytes);
     }
-    leave(b, &info, &base);
+    npk__batch_unlook(b, &info, &base);
     return err;
-}
-
-ssize_t npk_batch_read_file(npk_batch *b, const char *name, uint64_t offset, void *out, size_t bytes)
-{
-    npk_info info;
-    size_t entry;
-    int base;
-    int err = enter_and_look(b, name, &entry, &info, &base);
-    if (err)
-        return err;
-    ssize_t n = npk__stage_read(b, &b->list[entry], &info, base, offset, out, bytes);
-    leave(b, &info, &base);
-    return n;
 }

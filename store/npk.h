@@ -263,17 +263,30 @@ const char *npk_batch_id(const npk_batch *b);
 void npk_batch_close(npk_batch **b);
 
 /* As the functions of the store, inside the batch; the functions that change something change nothing outside it.
- * -ENOTSUP besides: rows of the array are deleted. */
+ * -ENOTSUP besides: rows of the array are deleted, which can be read and replaced as a whole only. */
 npk_err npk_batch_save(npk_batch *b, const npk_array_in *arrays, size_t count);
 npk_err npk_batch_append(npk_batch *b, const char *name, const void *rows, uint64_t count, uint64_t *first);
 npk_err npk_batch_replace_range(npk_batch *b, const char *name, uint64_t start, uint64_t count, const void *rows);
 npk_err npk_batch_replace_rows(npk_batch *b, const char *name, const int64_t *indices, size_t count, const void *rows);
 npk_err npk_batch_remove(npk_batch *b, const char *name);
+/* Asking for facts alone is no reading: the batch need not find the array as it was. */
 npk_err npk_batch_stat(npk_batch *b, const char *name, npk_info *out);
 npk_err npk_batch_read_range(npk_batch *b, const char *name, uint64_t start, uint64_t count, void *out);
 npk_err npk_batch_read_rows(npk_batch *b, const char *name, const int64_t *indices, size_t count, void *out);
 /* Bytes of the array's file as the batch has it; short at its end. */
 ssize_t npk_batch_read_file(npk_batch *b, const char *name, uint64_t offset, void *out, size_t bytes);
+/* Overwrite bytes of the array's file as the batch has it, and append: whole rows at its end. Bytes of the header are
+ * left as they are. -EINVAL: what is beyond the end does not begin there, or is no whole rows. */
+ssize_t npk_batch_write_file(npk_batch *b, const char *name, uint64_t offset, const void *bytes, size_t count);
+/* A new empty file for the array: *fd (O_RDWR) is the caller's to write and close. A commit refuses one that is no
+ * finished array by then. */
+npk_err npk_batch_create_file(npk_batch *b, const char *name, int *fd);
+/* The array's own file in the batch, O_RDWR, if it has one; *fd is -1 if it is the store's with changes over it. */
+npk_err npk_batch_open_file(npk_batch *b, const char *name, int *fd);
+/* What the batch has touched. name is without the suffix, from the root of the store that has the batch. */
+typedef enum npk_batch_change { NPK_BATCH_READ, NPK_BATCH_SAVED, NPK_BATCH_ROWS, NPK_BATCH_REMOVED } npk_batch_change;
+typedef int npk_batch_each_visit(void *ctx, const char *name, npk_batch_change change);
+npk_err npk_batch_each(npk_batch *b, npk_batch_each_visit *visit, void *ctx);
 
 /* What was staged is synced, then everything happens. Frees the handle when it returns 0; else the batch is there as
  * before, to be committed again or aborted; but after -EIO, -ENOSPC and the like in the middle of it the next change of
@@ -663,6 +676,10 @@ enum npk_settle_flags {
 /* Make the header agree with the data: adopt whole rows that were appended in a session (an entry exists and allows it),
  * by the digits' safe order (P3). fd: any descriptor of the file; it is reopened for writing only when digits change. */
 npk_err npk_settle(npk_store *s, const char *path, int fd, unsigned flags, npk_settle_state *state, npk_info *info);
+/* Before the file at `path` is opened: wait for a change of several arrays that names it (P17), and finish what a killed
+ * process left of one, or of a replace of its rows. NPK_SETTLE_TRY: -EAGAIN instead of waiting. -EUCLEAN: something is to
+ * be finished, and the store cannot be written. Three system calls where there is nothing. */
+npk_err npk_await(npk_store *s, const char *path, unsigned flags);
 /* The size change of truncate/ftruncate, digits before data when it shrinks. Exactly native otherwise. fd as above. */
 npk_err npk_set_size(npk_store *s, const char *path, int fd, uint64_t size);
 /* A new file with a longer header takes the name (swap). -EBUSY: a writer lives, nothing done. */

@@ -300,15 +300,35 @@ int npk__stage_open_base(npk_batch *b, const npk_staged *e, int *out)
                : npk__fail_errno(err, e->path);
 }
 
-/* Pieces are laid over the file; rows of a view are elsewhere in it. */
-static int refuse_view(npk_batch *b, const npk_staged *e, int base)
+/* Rows of the store's file are deleted: what is shown of it can be read, and not be changed, since pieces are laid over
+ * the file and not over what is shown. */
+static int look_at_view(npk_batch *b, const npk_staged *e, int base, npk_info *info)
 {
     npk_view *view = NULL;
     int err = npk_view_open(b->store, e->path, base, &view);
-    if (!err && view)
-        err = npk__fail(-ENOTSUP, "\"%s\": rows of it are deleted; compact it before it is used in a batch", e->path);
+    if (err || !view)
+        return err;
+    npk_header *h = &info->header;
+    info->deleted = h->shape[0] - npk_view_rows(view);
+    info->rows = info->live = h->shape[0] = npk_view_rows(view);
+    h->data_bytes = info->rows * h->row_bytes;
+    info->file_bytes = npk_view_bytes(view);
+    info->tail_bytes = info->file_bytes - h->data_offset - h->data_bytes;
     npk_view_close(&view);
-    return err;
+    return 0;
+}
+
+static ssize_t read_view(npk_batch *b, const npk_staged *e, int base, uint64_t offset, void *out, size_t bytes)
+{
+    npk_view *view = NULL;
+    int err = npk_view_open(b->store, e->path, base, &view);
+    if (err)
+        return err;
+    if (!view)
+        return npk__fail(-ESTALE, "\"%s\": its deleted rows have come back; abort the batch", e->path);
+    ssize_t n = npk_view_read(view, base, offset, out, bytes);
+    npk_view_close(&view);
+    return n;
 }
 
 int npk__stage_look(npk_batch *b, const npk_staged *e, npk_info *info, int *base)
@@ -321,7 +341,7 @@ int npk__stage_look(npk_batch *b, const npk_staged *e, npk_info *info, int *base
     if (err)
         npk__fail_errno(err, e->path);
     else if (!e->file)
-        err = refuse_view(b, e, *base);
+        err = look_at_view(b, e, *base, info);
     if (err) {
         npk__close(base);
         npk_info_clear(info);
@@ -400,6 +420,8 @@ ssize_t npk__stage_read(npk_batch *b, const npk_staged *e, const npk_info *info,
     uint8_t *to = out;
     size_t done = 0;
     int err = 0;
+    if (info->deleted)
+        return read_view(b, e, base, offset, out, bytes);
     if (offset >= size)
         return 0;
     if (bytes > size - offset)
@@ -464,6 +486,12 @@ int npk__stage_adopt(npk_batch *b, size_t entry, uint32_t file)
     if (!err && old)
         (void)npk__unlinkat(b->folder_fd, name, 0);
     return err;
+}
+
+int npk__stage_adopt_again(npk_batch *b, size_t entry)
+{
+    uint64_t body = htole64(b->list[entry].file);
+    return npk__batch_log(b, NPK_BATCH_FILE, (uint32_t)entry, &body, sizeof(body), NULL, 0);
 }
 
 int npk__stage_remove(npk_batch *b, size_t entry)
