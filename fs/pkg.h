@@ -29,6 +29,7 @@ struct fs_pkg {
     npk_package *package;
     uid_t uid; /* the package's owner owns all that is in it */
     gid_t gid;
+    _Atomic uint64_t *opened; /* a bit for each entry that was opened before */
     struct pkg_ahead *ahead; /* the threads that decode ahead of readers */
 };
 

@@ -2,9 +2,9 @@
 /*
  * pkg_data.c - opening and reading what a package's mount shows. See pkg.h.
  *
- * Arrays are opened with direct I/O where the kernel can map such files: a read of any size arrives as requests of up to
- * 1 MiB, which are answered from decoded frames without a copy, while other threads decode what comes next. Mappings,
- * plain files and everything elsewhere go through the page cache, which is kept: the content never changes.
+ * The first open of a large compressed array has direct I/O where the kernel can map such files: a read of any size
+ * arrives as requests of up to 1 MiB, which are answered from decoded frames without a copy, while other threads decode
+ * what comes next. Everything else goes through the page cache, which is kept: the content never changes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -67,6 +67,16 @@ static int open_file(fs_state *fs, const pkg_node *n, pkg_handle *h)
     return err;
 }
 
+/* Direct I/O is the fastest way to read an array once, and its mappings forget the page cache of others; so the first
+ * open of a large compressed array has it, and those after it share the cache. */
+static bool wants_direct_io(fs_state *fs, const pkg_handle *h)
+{
+    if (!fs->direct_mmap || h->frame_bytes == 0 || h->bytes < LARGE_READ)
+        return false;
+    uint64_t bit = UINT64_C(1) << (h->entry % 64);
+    return !(atomic_fetch_or_explicit(&fs->pkg->opened[h->entry / 64], bit, memory_order_relaxed) & bit);
+}
+
 void pkg_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     fs_state *fs = fuse_req_userdata(req);
@@ -90,7 +100,7 @@ void pkg_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     fi->fh = (uint64_t)(uintptr_t)h;
     fi->keep_cache = 1;
-    fi->direct_io = h->file == NULL || (fs->direct_mmap && h->bytes >= LARGE_READ);
+    fi->direct_io = h->file == NULL || wants_direct_io(fs, h);
     if (fuse_reply_open(req, fi) != 0) {
         npk_package_file_close(&h->file);
         fs_text_clear(&h->text);

@@ -303,6 +303,9 @@ int pkg_new(fs_state *fs)
     if (!fs->pkg)
         return -ENOMEM;
     fs->pkg->package = npk_store_package(fs->store);
+    fs->pkg->opened = calloc(npk_package_count(fs->pkg->package) / 64 + 1, sizeof *fs->pkg->opened);
+    if (!fs->pkg->opened)
+        return -ENOMEM;
     npk_package_set_cache(fs->pkg->package, fs->options->cache_bytes);
     if (fstat(npk_package_fd(fs->pkg->package), &st) == 0) {
         fs->pkg->uid = st.st_uid;
@@ -313,6 +316,8 @@ int pkg_new(fs_state *fs)
 
 void pkg_free(fs_state *fs)
 {
+    if (fs->pkg)
+        free((void *)fs->pkg->opened);
     free(fs->pkg);
     fs->pkg = NULL;
 }

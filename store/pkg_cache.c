@@ -185,6 +185,26 @@ static int fill_new(npk__cache *c, npk__cached *h, npk__cache_fill *fill, void *
     return err;
 }
 
+/* A frame without content. Where another one has to go for it, its memory is taken as it is: fresh memory costs a page
+ * fault for each page, which is as much as decoding. */
+static npk__cached *make_room(npk__cache *c, size_t bytes)
+{
+    npk__cached *h = c->oldest;
+    if (h && h->bytes == bytes && c->bytes + bytes > c->cap) {
+        unlist(c, h);
+        unchain(c, h);
+        c->bytes -= bytes;
+        *h = (npk__cached){.data = h->data};
+        return h;
+    }
+    h = calloc(1, sizeof(*h));
+    if (h && !(h->data = malloc(bytes > 0 ? bytes : 1))) {
+        free(h);
+        h = NULL;
+    }
+    return h;
+}
+
 int npk__cache_get(npk__cache *c, uint64_t file, uint64_t frame, size_t bytes, npk__cache_fill *fill, void *ctx,
                    npk__cached **out)
 {
@@ -197,11 +217,7 @@ int npk__cache_get(npk__cache *c, uint64_t file, uint64_t frame, size_t bytes, n
         /* Who decoded it has the sentence; this thread needs one of its own. */
         return err ? npk__fail(err, "frame %llu: could not be read", (unsigned long long)frame) : 0;
     }
-    h = calloc(1, sizeof(*h));
-    if (h && !(h->data = malloc(bytes > 0 ? bytes : 1))) {
-        free(h);
-        h = NULL;
-    }
+    h = make_room(c, bytes);
     if (!h) {
         pthread_mutex_unlock(&c->mutex);
         return npk__fail(-ENOMEM, "out of memory");
