@@ -219,7 +219,7 @@ static int next_piece(packing *p, piece *w)
     }
     npk__packing_file *f = p->current;
     uint64_t left = f->frames - p->next_frame;
-    uint64_t many = f->record.frame > 0 && PIECE > f->record.frame ? PIECE / f->record.frame : 1;
+    uint64_t many = f->frame > 0 && PIECE > f->frame ? PIECE / f->frame : 1;
     w->file = f;
     w->first = p->next_frame;
     w->count = left < many ? left : many;

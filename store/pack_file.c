@@ -142,7 +142,7 @@ static int open_file(npk_store *s, npk__packing_file *f, uint64_t frame_target, 
     r->data = f->shown - r->head;
     if (r->data == 0)
         return 0;
-    r->frame = frame_of(f, frame_target);
+    r->frame = f->frame = frame_of(f, frame_target);
     f->frames = npk__pkg_frames(r);
     f->forced_raw = npk__pattern_match(o->raw, path);
     r->layout = f->forced_raw ? NPK__PKG_CONTIGUOUS : NPK__PKG_FRAMES;

@@ -21,7 +21,8 @@ typedef struct npk__packing_file {
     bool is_array;
     npk_header header;
     uint8_t *head; /* and, behind its end, nothing else; a link's target */
-    npk__pkg_record record;
+    npk__pkg_record record; /* completed when the filter is chosen; not read before by others */
+    uint64_t frame;         /* record.frame, fixed when it is opened */
     int level;
     bool forced_raw;
     enum { NPK__UNCHOSEN, NPK__CHOOSING, NPK__CHOSEN } choice;

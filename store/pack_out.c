@@ -74,7 +74,7 @@ void npk__pack_out_close(npk__pack_out *o)
 
 /* ---- records ----------------------------------------------------------------------------------------------------- */
 
-int npk__pack_out_begin(npk__pack_out *o, npk__pkg_record *r, const uint8_t *head, uint64_t frames)
+int npk__pack_out_begin(npk__pack_out *o, const npk__pkg_record *r, const uint8_t *head, uint64_t frames)
 {
     static const uint8_t zeros[NPK__PKG_ALIGN];
     size_t bytes = npk__pkg_record_size(r), at = o->index_bytes + 8;
@@ -85,9 +85,9 @@ int npk__pack_out_begin(npk__pack_out *o, npk__pkg_record *r, const uint8_t *hea
     uint8_t *record = malloc(bytes);
     if (!record)
         return npk__fail(-ENOMEM, "out of memory");
-    npk__pkg_record_put(record, r);
-    memcpy(o->index + at, record + 4, bytes - 4);
     o->record = *r;
+    npk__pkg_record_put(record, &o->record);
+    memcpy(o->index + at, record + 4, bytes - 4);
     o->begin = o->at;
     o->zeros = 0;
     o->frames = frames;

@@ -33,7 +33,7 @@ typedef struct npk__pack_out {
 int npk__pack_out_open(npk__pack_out *o, int fd, const npk__pkg_header *h);
 void npk__pack_out_close(npk__pack_out *o);
 /* A record; head: the bytes before the data, which a contiguous file repeats. */
-int npk__pack_out_begin(npk__pack_out *o, npk__pkg_record *r, const uint8_t *head, uint64_t frames);
+int npk__pack_out_begin(npk__pack_out *o, const npk__pkg_record *r, const uint8_t *head, uint64_t frames);
 /* A frame with what comes before it; no bytes: zeros. */
 int npk__pack_out_frame(npk__pack_out *o, const uint8_t *data, size_t bytes);
 /* Bytes of a contiguous file, and the sums of the frames in them. */
