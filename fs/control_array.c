@@ -73,6 +73,13 @@ static int open_array(fs_state *fs, const char *path, npk_info *info)
         npk_info_clear(info);
         *info = settled;
     }
+    if (!err && npk_header_is_row_array(&info->header)) { /* as it is shown: without deleted rows */
+        npk_info shown;
+        err = npk_shown_stat(fs->store, path, fd, &shown);
+        npk_info_clear(info);
+        if (!err)
+            *info = shown;
+    }
     if (!err)
         return fd;
     close(fd);

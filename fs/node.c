@@ -272,6 +272,8 @@ static void unlink_name(fs_state *fs, fs_name *gone)
     node_release_if_unused(fs, parent);
 }
 
+static void leave_heir(fs_state *fs, fs_node *n);
+
 void node_release_if_unused(fs_state *fs, fs_node *n)
 {
     struct fs_nodes *t = fs->nodes;
@@ -286,9 +288,29 @@ void node_release_if_unused(fs_state *fs, fs_node *n)
         unlink_name(fs, n->names);
     if (n->dir_fd)
         dir_fds_forget(&t->dirs, n);
+    leave_heir(fs, n);
     free(n);
     atomic_fetch_sub_explicit(&fs->stats.nodes_known, 1, memory_order_relaxed);
     t->freed++;
+}
+
+/* A node with names needs none, and one that is freed lets go of it. */
+static void leave_heir(fs_state *fs, fs_node *n)
+{
+    fs_node *heir = n->heir;
+    n->heir = NULL;
+    if (heir) {
+        heir->pins--;
+        node_release_if_unused(fs, heir);
+    }
+}
+
+/* The node that has the names of this one's file, or this one. */
+static fs_node *named(fs_node *n)
+{
+    while (!n->names && n->heir)
+        n = n->heir;
+    return n;
 }
 
 static bool add_name(fs_state *fs, fs_node *node, fs_node *parent, const char *text)
@@ -306,9 +328,14 @@ static bool add_name(fs_state *fs, fs_node *node, fs_node *parent, const char *t
         fs_node *was = old->node;
         was->pins++;
         unlink_name(fs, old);
+        if (!was->names && !was->heir && was->ino == node->ino && was->birth_ns == node->birth_ns && was->type == node->type) {
+            was->heir = node; /* the same file in another numbering of its rows */
+            node->pins++;
+        }
         was->pins--;
         node_release_if_unused(fs, was);
     }
+    leave_heir(fs, node);
     *n = (fs_name){.node = node, .parent = parent, .next = node->names, .hash = name_hash(parent, text)};
     memcpy(n->text, text, bytes);
     node->names = n;
@@ -333,28 +360,31 @@ static fs_node *new_node(fs_state *fs, fs_node_kind kind, mode_t type, uint64_t 
     return n;
 }
 
-static fs_node *find_identity(struct fs_nodes *t, const struct statx *stx)
+static fs_node *find_identity(struct fs_nodes *t, const struct statx *stx, uint64_t generation)
 {
     uint64_t birth = node_birth_ns(stx);
     for (fs_node *n = t->nodes[node_slot(t, stx->stx_ino)]; n; n = n->next) {
         if (n->ino != stx->stx_ino)
             continue;
-        if (n->type == (stx->stx_mode & S_IFMT) && n->birth_ns == birth)
+        if (n->type != (stx->stx_mode & S_IFMT) || n->birth_ns != birth) {
+            drop_from_identity(t, n); /* the number was given to another file */
+            return find_identity(t, stx, generation);
+        }
+        if (n->generation == generation)
             return n;
-        drop_from_identity(t, n); /* the number was given to another file */
-        return NULL;
     }
     return NULL;
 }
 
-static fs_node *bind(fs_state *fs, fs_node *parent, const char *name, const struct statx *stx)
+static fs_node *bind(fs_state *fs, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation)
 {
     struct fs_nodes *t = fs->nodes;
     pthread_mutex_lock(&t->lock);
-    fs_node *n = find_identity(t, stx);
+    fs_node *n = find_identity(t, stx, generation);
     if (!n) {
         n = new_node(fs, NODE_STORE, stx->stx_mode & S_IFMT, stx->stx_ino, node_birth_ns(stx));
         if (n) {
+            n->generation = generation;
             if (t->node_count++ > t->node_slots)
                 resize_nodes(t, t->node_slots * 2);
             size_t s = node_slot(t, n->ino);
@@ -364,6 +394,7 @@ static fs_node *bind(fs_state *fs, fs_node *parent, const char *name, const stru
     }
     if (n) {
         n->lookups++;
+        n->estale_told = false; /* a name leads here again: opens that follow may be told anew */
         n->shown_size = stx->stx_size;
         n->shown_mtime_ns = stx->stx_mtime.tv_sec * 1000000000ll + stx->stx_mtime.tv_nsec;
         if (parent && !add_name(fs, n, parent, name)) {
@@ -376,14 +407,14 @@ static fs_node *bind(fs_state *fs, fs_node *parent, const char *name, const stru
     return n;
 }
 
-fs_node *node_bind(fs_state *fs, fs_node *parent, const char *name, const struct statx *stx)
+fs_node *node_bind(fs_state *fs, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation)
 {
-    return bind(fs, parent, name, stx);
+    return bind(fs, parent, name, stx, generation);
 }
 
 fs_node *node_bind_unnamed(fs_state *fs, const struct statx *stx)
 {
-    return bind(fs, NULL, NULL, stx);
+    return bind(fs, NULL, NULL, stx, 0);
 }
 
 fs_node *node_bind_control(fs_state *fs, fs_node *parent, const char *name, fs_node_kind kind, const fs_control *control)
@@ -529,7 +560,7 @@ char *node_path(fs_state *fs, fs_node *n)
     struct fs_nodes *t = fs->nodes;
     pthread_mutex_lock(&t->lock);
     const char *array;
-    fs_node *start = subject(n, &array);
+    fs_node *start = subject(named(n), &array);
     size_t bytes = array ? strlen(array) + 1 : 0;
     bool rooted = start == t->root;
     for (fs_node *p = start; p && p != t->root; p = p->names->parent) {
@@ -568,6 +599,7 @@ int node_place(fs_state *fs, fs_node *n, fs_node **parent, char name[256])
 {
     pthread_mutex_lock(&fs->nodes->lock);
     int err = -ESTALE;
+    n = named(n);
     if (n->names) {
         *parent = n->names->parent;
         (*parent)->pins++;
@@ -596,7 +628,7 @@ bool node_is_named_like_array(fs_state *fs, fs_node *n)
 {
     bool yes = false;
     pthread_mutex_lock(&fs->nodes->lock);
-    for (const fs_name *m = n->names; m && !yes; m = m->next) {
+    for (const fs_name *m = named(n)->names; m && !yes; m = m->next) {
         size_t len = strlen(m->text);
         yes = len > 4 && strcmp(m->text + len - 4, ".npy") == 0;
     }

@@ -39,6 +39,7 @@ struct fs_node {
     fs_node_kind kind;
     mode_t type;               /* S_IFMT bits; immutable */
     uint64_t ino, birth_ns;    /* immutable; birth_ns 0 where the filesystem has none */
+    uint64_t generation;       /* immutable; of the numbering of an array with deleted rows, else 0 (view.h) */
     const fs_control *control; /* NODE_CONTROL_FILE */
     /* The rest is protected by the table's lock. */
     uint64_t lookups;
@@ -47,6 +48,7 @@ struct fs_node {
     bool estale_told;          /* one ESTALE was answered to estale_pid and not followed by another open (P28) */
     pid_t estale_pid;
     fs_name *names;            /* newest first */
+    fs_node *heir;             /* without names: the node of the same file that has them now, pinned */
     fs_node *next;             /* in the identity hash; of a dead node: in the list of the dead */
     fs_node *prev;             /* there */
     struct fs_open *open;      /* while open, or lately closed; its fields have their own lock */
@@ -69,7 +71,7 @@ fs_node *node_of(fs_state *fs, fuse_ino_t id);
 fuse_ino_t node_id(fs_state *fs, const fs_node *n);
 
 /* Find or make the node of what statx found under (parent, name), bind the name, and count one lookup. NULL: no memory. */
-fs_node *node_bind(fs_state *fs, fs_node *parent, const char *name, const struct statx *stx);
+fs_node *node_bind(fs_state *fs, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation);
 /* The same for a file without a name (O_TMPFILE). */
 fs_node *node_bind_unnamed(fs_state *fs, const struct statx *stx);
 /* The same for something under `.npk`. */

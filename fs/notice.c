@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ops.h"
+#include "view.h"
 
 struct notice {
     fs_node *node;        /* pinned */
@@ -53,7 +54,8 @@ void notice_array_changed(fs_state *fs, fs_node *dir, const char *leaf)
     fs_dir_fd *at;
     struct statx stx;
     if (dir_fd_get(fs, dir, &at) == 0) {
-        if (store_statx(fs, dir_fd_number(at), leaf, &stx) != 0 || stx.stx_ino != n->ino) {
+        if (store_statx(fs, dir_fd_number(at), leaf, &stx) != 0 || stx.stx_ino != n->ino ||
+            view_look(fs, dir, dir_fd_number(at), leaf, &stx) != n->generation) {
             open_drop_idle(fs, n);
             notice_entry_now(fs, dir, leaf);
         }

@@ -13,6 +13,7 @@
 #include "keeper.h"
 #include "loop.h"
 #include "node_table.h"
+#include "view.h"
 #include "wire.h"
 
 /* Idle states kept at most; each is one descriptor and one registration with the kernel. */
@@ -98,6 +99,7 @@ void open_dispose(fs_state *fs, fs_open *o)
     }
     if (o->backing_id)
         wire_backing_close(fs, o->backing_id);
+    view_return(o->view);
     if (o->rfd >= 0)
         close(o->rfd);
     if (o->wfd >= 0)

@@ -31,6 +31,7 @@ typedef struct fs_open {
     uint64_t settled_bytes;   /* the file's size and time when its header was last found to agree; time <= 0: unknown */
     int64_t settled_mtime_us;
     bool no_room;             /* the header must be made longer once nobody writes */
+    struct fs_view *view;     /* what a node of a generation shows (view.h); NULL: none yet */
     bool swapped;             /* another file has taken its name: this one lives on for those who have it */
     uint8_t *map;             /* daemon-served reads: the file, read-only; NULL: none */
     size_t map_bytes, map_touched; /* touched: pages from the start that were read once */

@@ -108,7 +108,7 @@ int node_fd(fs_state *fs, fs_node *n, int flags);
 /* The directory of a store node and the leaf below it; dir_fd_put after use. */
 int node_leaf(fs_state *fs, fs_node *n, fs_dir_fd **dir, char leaf[256]);
 /* Reply to a lookup-like request with the node found under (parent, name). */
-void reply_entry(fuse_req_t req, fs_node *parent, const char *name, const struct statx *stx);
+void reply_entry(fuse_req_t req, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation);
 void fill_entry(fs_state *fs, struct fuse_entry_param *e, fs_node *n, const struct statx *stx);
 /* 0: a request may change the store below `parent` under `name`; else the errno to reply (EROFS, EPERM for reserved). */
 int may_change(fs_state *fs, fs_node *parent, const char *name);

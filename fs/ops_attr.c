@@ -14,6 +14,7 @@
 #include "notice.h"
 #include "ops.h"
 #include "sys.h"
+#include "view.h"
 
 static void reply_statx(fuse_req_t req, fs_node *n, const struct statx *stx)
 {
@@ -68,6 +69,10 @@ static int set_size_of(fuse_req_t req, fs_node *n, off_t size, fs_handle *h)
         fd = own = node_fd(fs, n, O_WRONLY);
     int err = fd < 0 ? fd : 0;
     bool rewriting = o->creators > 0;
+    struct statx stx;
+    if (!err && !h && path && store_statx(fs, fd, "", &stx) == 0 && view_look_fd(fs, path, fd, &stx) != n->generation &&
+        node_may_tell_stale(fs, n, fuse_req_ctx(req)->pid))
+        err = -ESTALE; /* rows were deleted since the kernel looked the name up: it shall look again */
     if (!err && !rewriting && path && node_is_named_like_array(fs, n)) {
         if (!h && !o->node->session) {
             bool entered = false; /* truncate(2): a change of the array like any writing open */
@@ -79,7 +84,9 @@ static int set_size_of(fuse_req_t req, fs_node *n, off_t size, fs_handle *h)
             if (err == -EACCES || err == -EPERM || err == -EROFS)
                 err = 0;
         }
-        if (!err)
+        if (!err && n->generation)
+            err = view_resize(fs, o, path, fd, (uint64_t)size);
+        else if (!err)
             err = npk_set_size(fs->store, path, fd, (uint64_t)size);
     } else if (!err) {
         bool close_it = false;

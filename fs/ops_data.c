@@ -16,6 +16,7 @@
 #include "notice.h"
 #include "ops.h"
 #include "sys.h"
+#include "view.h"
 
 #define COUNT_ADD(counter, n) atomic_fetch_add_explicit(&fs->stats.counter, n, memory_order_relaxed)
 
@@ -58,6 +59,20 @@ static void read_by_copy(fuse_req_t req, int fd, size_t size, off_t offset)
     free(buf);
 }
 
+static void read_view(fuse_req_t req, fs_open *o, size_t size, off_t offset)
+{
+    fs_state *fs = fs_of(req);
+    fs_view *v = view_borrow(fs, o);
+    char *buf = v ? malloc(size ? size : 1) : NULL;
+    ssize_t n = !v ? -EIO : buf ? view_read(v, o->rfd >= 0 ? o->rfd : o->wfd, (uint64_t)offset, buf, size) : -ENOMEM;
+    view_return(v);
+    if (n < 0)
+        fuse_reply_err(req, (int)-n);
+    else
+        fuse_reply_buf(req, buf, (size_t)n);
+    free(buf);
+}
+
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     fs_state *fs = fs_of(req);
@@ -71,6 +86,10 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     COUNT_ADD(read_bytes, size);
     if (size >= LARGE_BYTES)
         loop_yield_if_asked(fs);
+    if (n->generation) {
+        read_view(req, o, size, offset);
+        return;
+    }
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
     struct stat st;
     if (size < 8192 || fstat(fd, &st) < 0 || offset >= st.st_size) {
@@ -171,7 +190,15 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     }
     const size_t asked = size;
     ssize_t n_written;
-    if (fi->writepage) {
+    fs_view *v = n->generation ? view_borrow(fs, o) : NULL;
+    if (n->generation && !v) {
+        n_written = -EIO;
+    } else if (v && fi->writepage) {
+        int err = view_write_back(v, fd, (uint64_t)offset, buf, size);
+        n_written = err ? err : (ssize_t)asked;
+    } else if (v && !h->append) {
+        n_written = view_write(v, fd, (uint64_t)offset, buf, size);
+    } else if (fi->writepage) {
         n_written = clip_write_back(o, fd, &buf, &size, &offset) ? write_all(fd, buf, size, offset) : 0;
         if (n_written >= 0)
             n_written = (ssize_t)asked;
@@ -179,11 +206,12 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         /* The offset is the kernel's cached size and may be foreign rows by now (PROTOCOLS P23). */
         n_written = sys_append(fd, buf, size);
         struct stat st;
-        if (n_written > 0 && fstat(fd, &st) == 0 && st.st_size != offset + n_written)
+        if (n_written > 0 && (v || (fstat(fd, &st) == 0 && st.st_size != offset + n_written)))
             notice_attributes(fs, n, 0);
     } else {
         n_written = write_all(fd, buf, size, offset);
     }
+    view_return(v);
     if (n_written > 0)
         creds_strip_setid(req, fd);
     if (close_it)
@@ -203,6 +231,11 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
     }
     fs_open *o = handle_of(fi)->open;
     loop_yield(fs);
+    if (node_of(fs, ino)->generation) {
+        /* Space can be had by writing; holes and shifts would be of rows that lie elsewhere. */
+        fuse_reply_err(req, mode == FALLOC_FL_KEEP_SIZE ? 0 : EOPNOTSUPP);
+        return;
+    }
     bool close_it = false;
     open_lock(fs, o);
     int fd = open_writable(o, &close_it);
@@ -224,6 +257,15 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct f
     }
     fs_open *o = handle_of(fi)->open;
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+    struct statx stx;
+    if (node_of(fs, ino)->generation) { /* a view is data up to its end */
+        int err = node_statx(fs, node_of(fs, ino), &stx);
+        if (err || offset < 0 || (uint64_t)offset >= stx.stx_size)
+            fuse_reply_err(req, err ? -err : ENXIO);
+        else
+            fuse_reply_lseek(req, whence == SEEK_DATA ? offset : (off_t)stx.stx_size);
+        return;
+    }
     off_t at = lseek(fd, offset, whence); /* SEEK_DATA and SEEK_HOLE take no notice of the descriptor's position */
     if (at < 0)
         fuse_reply_err(req, errno);
@@ -237,6 +279,10 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t in_at, struct fuse_
     fs_state *fs = fs_of(req);
     if (node_of(fs, in)->kind != NODE_STORE || node_of(fs, out)->kind != NODE_STORE) {
         fuse_reply_err(req, EOPNOTSUPP);
+        return;
+    }
+    if (node_of(fs, in)->generation || node_of(fs, out)->generation) {
+        fuse_reply_err(req, EXDEV); /* rows lie elsewhere: the kernel reads and writes instead */
         return;
     }
     fs_open *from = handle_of(in_fi)->open, *to = handle_of(out_fi)->open;

@@ -14,6 +14,7 @@
 #include "loop.h"
 #include "ops.h"
 #include "sys.h"
+#include "view.h"
 #include "watch.h"
 
 /* The cookie after `.npk`, which comes last when it is listed. ext4 uses cookies up to 2^63 - 1 (its end of directory),
@@ -131,7 +132,7 @@ static bool add(fuse_req_t req, fs_node *dir, int fd, bool plus, const char *nam
     }
     bool dots = name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
     if (!dots && !is_control_name(name) && store_statx(fs, fd, name, &stx) == 0 &&
-        (child = node_bind(fs, dir, name, &stx)))
+        (child = node_bind(fs, dir, name, &stx, view_look(fs, dir, fd, name, &stx))))
         fill_entry(fs, &e, child, &stx);
     *used = fuse_add_direntry_plus(req, out, room, name, &e, off);
     return true;

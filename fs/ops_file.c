@@ -25,6 +25,7 @@
 #include "notice.h"
 #include "ops.h"
 #include "sys.h"
+#include "view.h"
 #include "wire.h"
 
 #define COUNT(counter) atomic_fetch_add_explicit(&fs->stats.counter, 1, memory_order_relaxed)
@@ -79,11 +80,12 @@ static bool is_node_file(const fs_node *n, const struct statx *stx)
 }
 
 /* o->lock is held. 0, or -ESTALE: the name is another file, or none, and the caller may be told. */
-static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct statx *stx)
+static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct statx *stx, bool *stated)
 {
     fs_node *n = o->node;
     fs_dir_fd *dir;
     char leaf[256];
+    *stated = false;
     int err = node_leaf(fs, n, &dir, leaf);
     if (!err) {
         bool known = o->rfd >= 0 || o->wfd >= 0;
@@ -105,6 +107,7 @@ static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct stat
                 err = -ESTALE;
             }
         }
+        *stated = !err && npk_state_there(dir_fd_number(dir), leaf, n->ino);
         dir_fd_put(fs, dir);
     }
     if (err != -ESTALE && err != -ENOENT && err != -ENOTDIR && err != -ELOOP)
@@ -121,6 +124,30 @@ static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct stat
             return o->wfd;
     }
     return store_statx(fs, fd, "", stx);
+}
+
+/* o->lock is held. Is the numbering of rows still the one that this node stands for? -ESTALE: the kernel shall look again,
+ * and finds another node. */
+static int find_numbering(fs_state *fs, fs_open *o, const char *path, bool stated, pid_t pid, struct statx *stx, int flags,
+                          bool *is_view)
+{
+    fs_node *n = o->node;
+    struct statx now = *stx;
+    int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+    uint64_t generation = stated && path ? view_look_fd(fs, path, fd, &now) : 0;
+    *is_view = generation != 0;
+    if (flags & O_TRUNC) /* no row of either numbering will be left */
+        return 0;
+    if (generation == VIEW_IN_DOUBT)
+        return -EUCLEAN;
+    int err = generation == n->generation ? 0 : -ESTALE;
+    if (!err && generation) {
+        err = view_refresh(fs, o, path);
+        *stx = now;
+    }
+    if (err == -ESTALE && !node_may_tell_stale(fs, n, pid))
+        err = n->generation && !o->view ? view_refresh(fs, o, path) : 0; /* told once: served with what the node is */
+    return err;
 }
 
 /* ---- 2 ---- */
@@ -170,12 +197,55 @@ static bool must_swap(fs_open *o, const struct statx *stx)
     return o->readers > 0 || (err == 0 && users == NPK_USERS_READERS);
 }
 
+/* O_TRUNC over a view: whoever has it open keeps its rows, so a new file takes the name if that can be; else the file is
+ * emptied. What was known of its rows goes, and the kernel finds the new node. */
+static int empty_view(fuse_req_t req, fs_open *o, const char *path)
+{
+    fs_state *fs = fs_of(req);
+    fs_node *parent;
+    char leaf[256];
+    int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+    int err = node_place(fs, o->node, &parent, leaf);
+    if (err)
+        return err;
+    if (o->wfd >= 0 && o->rfd >= 0 && !o->writers) {
+        close(o->wfd);
+        o->wfd = -1;
+    }
+    if (o->node->session)
+        npk_session_forget(fs->store, path, fd);
+    npk_sidecar_leave(fs->store, path, fd);
+    err = o->writers ? -EBUSY : npk_replace_empty(fs->store, path, fd);
+    if (!err) {
+        o->swapped = true;
+        COUNT(swaps);
+    } else {
+        bool close_it;
+        int w = open_writable(o, &close_it);
+        err = w < 0 ? w : sys_ftruncate(w, 0);
+        if (w >= 0 && close_it)
+            close(w);
+    }
+    if (!err) {
+        npk_sidecar_drop(fs->store, path, fd);
+        o->node->session = false;
+        node_unname(fs, parent, leaf);
+        node_may_tell_stale(fs, o->node, fuse_req_ctx(req)->pid);
+        notice_entry_now(fs, parent, leaf);
+        err = -ESTALE;
+    }
+    node_unpin(fs, parent);
+    return err;
+}
+
 /* O_TRUNC. 0: the file is empty now. -ESTALE: a new file has the name, the kernel shall look again. */
-static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, const struct statx *stx)
+static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, const struct statx *stx, bool is_view)
 {
     fs_state *fs = fs_of(req);
     if (stx->stx_size > 0)
         loop_yield(fs);
+    if (is_view && path)
+        return empty_view(req, o, path);
     if (path && must_swap(o, stx)) {
         fs_node *parent;
         char leaf[256];
@@ -257,7 +327,9 @@ void settle(fs_state *fs, fs_open *o, unsigned flags)
                          stx.stx_size == info.file_bytes;
             o->settled_bytes = info.file_bytes;
             o->settled_mtime_us = agree ? stamp_ns(&stx.stx_mtime) / 1000 : -1;
-            if (fs->mode == FS_MODE_DAEMON)
+            if (o->view)
+                view_refresh(fs, o, path);
+            if (fs->mode == FS_MODE_DAEMON || o->view)
                 notice_attributes(fs, o->node, info.header.data_offset);
         }
         npk_info_clear(&info);
@@ -305,7 +377,7 @@ static int make_room(fs_state *fs, fs_open *o)
 /* o->lock is held. The id to hand over, or 0: the daemon serves it. */
 static int backing_id(fs_state *fs, fs_open *o, mode_t mode)
 {
-    if (fs->mode != FS_MODE_PASSTHROUGH || o->no_backing || o->rfd < 0)
+    if (fs->mode != FS_MODE_PASSTHROUGH || o->no_backing || o->rfd < 0 || o->node->generation)
         return 0;
     if (has_setid(mode) && o->passthrough == 0)
         return 0;
@@ -410,7 +482,7 @@ static unsigned reply_flags(fs_state *fs, const fs_handle *h, int id)
 }
 
 /* Steps 2 to 5 for a file that was found. */
-static int prepare_open(fuse_req_t req, fs_open *o, int flags, struct statx *stx, const char *path)
+static int prepare_open(fuse_req_t req, fs_open *o, int flags, struct statx *stx, const char *path, bool is_view)
 {
     fs_state *fs = fs_of(req);
     int err = 0;
@@ -418,7 +490,7 @@ static int prepare_open(fuse_req_t req, fs_open *o, int flags, struct statx *stx
     if (wants_write(flags) && !trunc)
         err = begin_writing(fs, o, path);
     if (!err && trunc)
-        err = empty_file(req, o, path, flags, stx);
+        err = empty_file(req, o, path, flags, stx, is_view);
     return err;
 }
 
@@ -446,9 +518,12 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         bool fresh = o->rfd < 0 && o->wfd < 0;
         if (!o->array_name) /* asked again each time: a rename can make an array of it */
             o->array_name = node_is_named_like_array(fs, n);
-        err = find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx);
-        if (!err && o->array_name)
+        bool stated, is_view = false;
+        err = find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx, &stated);
+        if (!err && (o->array_name || stated || n->generation))
             path = node_path(fs, n);
+        if (!err && (stated || n->generation))
+            err = find_numbering(fs, o, path, stated, fuse_req_ctx(req)->pid, &stx, fi->flags, &is_view);
         if (!err && fresh && path && !fs->read_only) {
             bool entered = false; /* of a session that ended by a crash, or of another mount */
             if (npk_session_find(fs->store, path, o->rfd >= 0 ? o->rfd : o->wfd, &entered) == 0 && entered &&
@@ -458,7 +533,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             }
         }
         if (!err)
-            err = prepare_open(req, o, fi->flags, &stx, path);
+            err = prepare_open(req, o, fi->flags, &stx, path, is_view);
         bool lagging = !err && o->no_room && o->writers == 0 && path;
         bool pending = !err && o->node->session && !(fi->flags & O_TRUNC);
         if (lagging || pending) {
@@ -552,7 +627,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mo
     err = fd < 0 ? fd : store_statx(fs, fd, "", &stx);
     if (!err && existed && fi->flags & O_TRUNC)
         err = sys_ftruncate(fd, 0);
-    fs_node *n = err ? NULL : node_bind(fs, parent, name, &stx);
+    fs_node *n = err ? NULL : node_bind(fs, parent, name, &stx, 0);
     int id = 0;
     fs_handle *h = n ? handle_of_new(fs, n, fd, stx.stx_mode, fi->flags, !existed || fi->flags & O_TRUNC, &id) : NULL;
     if (!n && fd >= 0)

@@ -15,6 +15,7 @@
 #include "node_table.h"
 #include "ops.h"
 #include "sys.h"
+#include "view.h"
 #include "watch.h"
 
 #define COUNT(counter) atomic_fetch_add_explicit(&fs->stats.counter, 1, memory_order_relaxed)
@@ -45,7 +46,7 @@ static bool is_same_file(const fs_node *n, const struct statx *stx)
     return stx->stx_ino == n->ino && (stx->stx_mode & S_IFMT) == n->type && node_birth_ns(stx) == n->birth_ns;
 }
 
-int node_statx(fs_state *fs, fs_node *n, struct statx *stx)
+static int file_statx(fs_state *fs, fs_node *n, struct statx *stx)
 {
     fs_open *o = n->type == S_IFREG ? open_borrow(fs, n) : NULL;
     if (o) {
@@ -78,6 +79,14 @@ int node_statx(fs_state *fs, fs_node *n, struct statx *stx)
     dir_fd_put(fs, dir);
     if (!err && !is_same_file(n, stx))
         err = -ESTALE;
+    return err;
+}
+
+int node_statx(fs_state *fs, fs_node *n, struct statx *stx)
+{
+    int err = file_statx(fs, n, stx);
+    if (!err)
+        view_size(fs, n, stx);
     return err;
 }
 
@@ -135,10 +144,10 @@ void fill_entry(fs_state *fs, struct fuse_entry_param *e, fs_node *n, const stru
     stat_from_statx(&e->attr, stx);
 }
 
-void reply_entry(fuse_req_t req, fs_node *parent, const char *name, const struct statx *stx)
+void reply_entry(fuse_req_t req, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation)
 {
     fs_state *fs = fs_of(req);
-    fs_node *n = node_bind(fs, parent, name, stx);
+    fs_node *n = node_bind(fs, parent, name, stx, generation);
     if (!n) {
         fuse_reply_err(req, ENOMEM);
         return;
@@ -178,9 +187,12 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     }
     fs_dir_fd *dir;
     struct statx stx;
+    uint64_t generation = 0;
     int err = dir_fd_get(fs, parent, &dir);
     if (!err) {
         err = store_statx(fs, dir_fd_number(dir), name, &stx);
+        if (!err)
+            generation = view_look(fs, parent, dir_fd_number(dir), name, &stx);
         dir_fd_put(fs, dir);
         if (err == -ENOENT)
             node_unname(fs, parent, name);
@@ -190,7 +202,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent_id, const char *name)
         return;
     }
     watch_directory(fs, parent);
-    reply_entry(req, parent, name, &stx);
+    reply_entry(req, parent, name, &stx, generation);
 }
 
 /* A hold on a file without a name is about to go, and with the last one its blocks. For a large file that takes long: the
@@ -267,7 +279,7 @@ static void reply_made(fuse_req_t req, fs_node *parent, fs_dir_fd *dir, const ch
     if (!err)
         err = store_statx(fs, dir_fd_number(dir), name, &stx);
     if (!err)
-        reply_entry(req, parent, name, &stx);
+        reply_entry(req, parent, name, &stx, 0);
     else
         fuse_reply_err(req, -err);
     dir_fd_put(fs, dir);
@@ -339,7 +351,12 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_id, const char *n
     if (!begin_change(req, parent, name, &dir))
         return;
     int err = node_leaf(fs, n, &from, leaf);
-    if (!err) {
+    if (!err && npk_state_there(dir_fd_number(from), leaf, n->ino)) {
+        fs_note_failure(fs, "", "the array has deleted rows or named ones, which a second name would not know; copy it, or "
+                                "compact it and remove its names");
+        dir_fd_put(fs, from);
+        err = -EPERM;
+    } else if (!err) {
         err = sys_linkat(dir_fd_number(from), leaf, dir_fd_number(dir), name, 0);
         dir_fd_put(fs, from);
     } else {
@@ -389,6 +406,36 @@ static void hold(fs_state *fs, fs_node *victim, int dir, const char *name)
         dir_fd_adopt(fs, victim, fd);
 }
 
+/* What is known of deleted rows goes with the file when its name is removed, or taken by another file: it speaks of this
+ * inode alone from before to after. fd -1: nothing is known. */
+typedef struct leaving { char *path; int fd; } leaving;
+
+static char *path_below(fs_state *fs, fs_node *parent, const char *name);
+
+static leaving leave_begin(fs_state *fs, fs_node *parent, int dir, const char *name)
+{
+    leaving l = {.fd = -1};
+    struct stat st;
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) || !npk_state_there(dir, name, st.st_ino))
+        return l;
+    loop_yield(fs);
+    l.path = path_below(fs, parent, name);
+    l.fd = l.path ? sys_openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0) : -1;
+    if (l.fd >= 0)
+        npk_sidecar_leave(fs->store, l.path, l.fd);
+    return l;
+}
+
+static void leave_end(fs_state *fs, leaving *l, bool gone)
+{
+    if (l->fd >= 0) {
+        if (gone)
+            npk_sidecar_drop(fs->store, l->path, l->fd);
+        close(l->fd);
+    }
+    free(l->path);
+}
+
 void op_unlink(fuse_req_t req, fuse_ino_t parent_id, const char *name)
 {
     fs_state *fs = fs_of(req);
@@ -399,7 +446,9 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent_id, const char *name)
         return;
     fs_node *victim = node_find(fs, parent, name);
     hold(fs, victim, dir_fd_number(dir), name);
+    leaving l = leave_begin(fs, parent, dir_fd_number(dir), name);
     int err = sys_unlinkat(dir_fd_number(dir), name, 0);
+    leave_end(fs, &l, err == 0);
     dir_fd_put(fs, dir);
     if (!err)
         node_unname(fs, parent, name);
@@ -457,6 +506,47 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     fuse_reply_err(req, -err);
 }
 
+/* A rename as the sidecars see it: the state of what is moved follows it into another directory, that of what is covered
+ * goes (PROTOCOLS P26). */
+typedef struct moving { leaving covered; char *from, *to; int fd; } moving;
+
+static int move_begin(fs_state *fs, fs_node *parent, int dir, const char *name, fs_node *to, int to_dir,
+                      const char *new_name, unsigned flags, moving *out)
+{
+    *out = (moving){.covered = {.fd = -1}, .fd = -1};
+    struct stat st;
+    if (!(flags & (1 /* RENAME_NOREPLACE */ | 2)))
+        out->covered = leave_begin(fs, to, to_dir, new_name);
+    if (parent == to || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
+        return 0;
+    struct stat other;
+    bool beyond = flags & 2 && fstatat(to_dir, new_name, &other, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(other.st_mode) &&
+                  npk_state_there(to_dir, new_name, other.st_ino);
+    if (!npk_state_there(dir, name, st.st_ino) && !beyond)
+        return 0;
+    if (flags & 2)
+        return -EXDEV; /* two states would have to change places; mv and rsync know what to do */
+    loop_yield(fs);
+    out->from = path_below(fs, parent, name);
+    out->to = path_below(fs, to, new_name);
+    out->fd = out->from && out->to ? sys_openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0) : -ENOMEM;
+    int err = out->fd < 0 ? out->fd : npk_sidecar_copy(fs->store, out->from, out->to, out->fd);
+    if (err)
+        fs_note_failure(fs, out->from ? out->from : "", npk_error());
+    return err;
+}
+
+static void move_end(fs_state *fs, moving *m, bool done)
+{
+    leave_end(fs, &m->covered, done);
+    if (m->fd >= 0) {
+        npk_sidecar_drop(fs->store, done ? m->from : m->to, m->fd);
+        close(m->fd);
+    }
+    free(m->from);
+    free(m->to);
+}
+
 void op_rename(fuse_req_t req, fuse_ino_t parent_id, const char *name, fuse_ino_t to_id, const char *new_name,
                unsigned flags)
 {
@@ -478,12 +568,16 @@ void op_rename(fuse_req_t req, fuse_ino_t parent_id, const char *name, fuse_ino_
         bool exchange = flags & 2 /* RENAME_EXCHANGE */;
         fs_node *victim = exchange ? NULL : node_find(fs, to, new_name);
         hold(fs, victim, dir_fd_number(to_dir), new_name);
-        err = sys_renameat2(dir_fd_number(from_dir), name, dir_fd_number(to_dir), new_name, flags);
+        moving m;
+        err = move_begin(fs, parent, dir_fd_number(from_dir), name, to, dir_fd_number(to_dir), new_name, flags, &m);
+        if (!err)
+            err = sys_renameat2(dir_fd_number(from_dir), name, dir_fd_number(to_dir), new_name, flags);
         if (err == -ENOTEMPTY && !exchange) {
             loop_yield(fs);
             if (clear_sidecar(fs, to, new_name) == 0)
                 err = sys_renameat2(dir_fd_number(from_dir), name, dir_fd_number(to_dir), new_name, flags);
         }
+        move_end(fs, &m, err == 0);
         bool moved = false;
         if (!err) {
             struct statx stx; /* renaming one hard link over another changes nothing */

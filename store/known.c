@@ -164,6 +164,11 @@ bool npk__state_there(int dir_fd, const char *leaf, uint64_t inode)
     return npk__fstatat(dir_fd, path, &st) == 0 || npk__state_stem_of(dir_fd, inode, stem) > 0;
 }
 
+bool npk_state_there(int dir_fd, const char *leaf, uint64_t inode)
+{
+    return npk__state_there(dir_fd, leaf, inode);
+}
+
 /* No state is bound to the file. Was it bound to one until just now, when another file took its name? */
 static int still_named(const char *leaf, int fd)
 {

@@ -707,8 +707,14 @@ void npk_view_close(npk_view **v);
 uint64_t npk_view_bytes(const npk_view *v);      /* size of the file as shown: header + live rows + part-row */
 uint64_t npk_view_generation(const npk_view *v); /* moves with every drop, restore and compaction */
 uint64_t npk_view_rows(const npk_view *v);
+/* Is there anything beside the file `leaf` of the directory dir_fd that may speak of deleted or named rows of it? If not,
+ * it is no view. Two calls that fail for a clean array; no lock. */
+bool npk_state_there(int dir_fd, const char *leaf, uint64_t inode);
 /* The same facts for stat: cheap, kept by log size and inode. A file that is no view: its own size and generation 0. */
 npk_err npk_view_shows(npk_store *s, const char *path, int fd, uint64_t *bytes, uint64_t *generation);
+/* Facts of an open array as npk_stat tells them: rows and sizes as shown. Never waits, never writes. -EUCLEAN, -ESTALE as
+ * for npk_view_open. */
+npk_err npk_shown_stat(npk_store *s, const char *path, int fd, npk_info *out);
 /* Bytes [offset, offset + bytes) of the file as shown; fd is the data file. Short at the end. Negative errno. */
 ssize_t npk_view_read(const npk_view *v, int fd, uint64_t offset, void *out, size_t bytes);
 /* Overwrite shown bytes at the physical rows behind them; header bytes are skipped, not changed (P22). Returns how many

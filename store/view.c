@@ -158,6 +158,20 @@ npk_err npk_view_shows(npk_store *s, const char *path, int fd, uint64_t *bytes, 
     return there < 0 ? there : 0;
 }
 
+npk_err npk_shown_stat(npk_store *s, const char *path, int fd, npk_info *out)
+{
+    npk_dir dir;
+    const char *leaf;
+    int err = npk__path_check(path);
+    if (!err)
+        err = npk__dir_of(s->root_fd, path, &dir, &leaf);
+    if (err)
+        return err;
+    err = npk__shown_facts(dir.fd, leaf, fd, out, NULL);
+    npk__dir_release(&dir);
+    return err;
+}
+
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
 /* A piece of shown data bytes: from `offset` (of the shown data) on, `bytes` of them. */
