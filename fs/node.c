@@ -417,19 +417,22 @@ fs_node *node_bind_unnamed(fs_state *fs, const struct statx *stx)
     return bind(fs, NULL, NULL, stx, 0);
 }
 
-fs_node *node_bind_control(fs_state *fs, fs_node *parent, const char *name, fs_node_kind kind, const fs_control *control)
+static fs_node *bind_special(fs_state *fs, fs_node *parent, const char *name, fs_node_kind kind, const fs_control *control,
+                             const struct fs_folder *folder)
 {
     struct fs_nodes *t = fs->nodes;
     pthread_mutex_lock(&t->lock);
     fs_name *known = find_name(t, parent, name);
     fs_node *n = known && known->node->kind == kind ? known->node : NULL;
     if (!n) {
-        bool file = kind == NODE_CONTROL_FILE || kind == NODE_BATCH_FILE || kind == NODE_BATCH_STATE;
+        bool file = kind == NODE_CONTROL_FILE || kind == NODE_BATCH_FILE || kind == NODE_BATCH_STATE ||
+                    kind == NODE_FOLDER_FILE;
         mode_t type = file ? S_IFREG : S_IFDIR;
         uint64_t ino = (1ull << 63) | (mix(parent->ino * 31 + name_hash(t->root, name)) >> 1);
         n = new_node(fs, kind, type, ino, 0);
         if (n) {
             n->control = control;
+            n->folder = folder;
             if (!add_name(fs, n, parent, name)) {
                 free(n);
                 n = NULL;
@@ -440,6 +443,16 @@ fs_node *node_bind_control(fs_state *fs, fs_node *parent, const char *name, fs_n
         n->lookups++;
     pthread_mutex_unlock(&t->lock);
     return n;
+}
+
+fs_node *node_bind_control(fs_state *fs, fs_node *parent, const char *name, fs_node_kind kind, const fs_control *control)
+{
+    return bind_special(fs, parent, name, kind, control, NULL);
+}
+
+fs_node *node_bind_folder(fs_state *fs, fs_node *parent, const char *name, fs_node_kind kind, const struct fs_folder *folder)
+{
+    return bind_special(fs, parent, name, kind, NULL, folder);
 }
 
 fs_node *node_find(fs_state *fs, fs_node *parent, const char *name)

@@ -25,6 +25,8 @@ typedef enum fs_node_kind {
     NODE_CONTROL_ROOT,   /* `.npk` of a directory */
     NODE_CONTROL_ARRAY,  /* `.npk/x.npy` */
     NODE_CONTROL_FILE,   /* `.npk/x.npy/shape`, `.npk/version` */
+    NODE_FOLDER,         /* `.npk/x.npy/search` */
+    NODE_FOLDER_FILE,    /* `.npk/x.npy/search/q.npy` */
     NODE_BATCHES,        /* `.npk/batch` of the root; this and the following are batch_ops.c's */
     NODE_BATCH_DIR,      /* `.npk/batch/ID` and directories below it */
     NODE_BATCH_FILE,     /* `.npk/batch/ID/train/x.npy` */
@@ -41,6 +43,7 @@ struct fs_node {
     uint64_t ino, birth_ns;    /* immutable; birth_ns 0 where the filesystem has none */
     uint64_t generation;       /* immutable; of the numbering of an array with deleted rows, else 0 (view.h) */
     const fs_control *control; /* NODE_CONTROL_FILE */
+    const struct fs_folder *folder; /* NODE_FOLDER, NODE_FOLDER_FILE */
     /* The rest is protected by the table's lock. */
     uint64_t lookups;
     uint32_t pins;
@@ -76,6 +79,8 @@ fs_node *node_bind(fs_state *fs, fs_node *parent, const char *name, const struct
 fs_node *node_bind_unnamed(fs_state *fs, const struct statx *stx);
 /* The same for something under `.npk`. */
 fs_node *node_bind_control(fs_state *fs, fs_node *parent, const char *name, fs_node_kind kind, const fs_control *control);
+/* The same for a folder of controls or a file in one. */
+fs_node *node_bind_folder(fs_state *fs, fs_node *parent, const char *name, fs_node_kind kind, const struct fs_folder *folder);
 /* The node under a name, pinned, or NULL. */
 fs_node *node_find(fs_state *fs, fs_node *parent, const char *name);
 void node_pin(fs_state *fs, fs_node *n);

@@ -86,15 +86,26 @@ bool is_control_name(const char *name);   /* ".npk" */
 bool is_reserved_name(const char *name);  /* ".npk" or ".npkfs": refused for entries of the store */
 void control_lookup(fuse_req_t req, fs_node *parent, const char *name);
 int control_stat(fs_state *fs, fs_node *n, struct stat *st);
-int control_setattr(fs_state *fs, fs_node *n, int to_set);
+int control_setattr(fs_state *fs, fs_node *n, int to_set, off_t size);
 void control_open(fuse_req_t req, fs_node *n, struct fuse_file_info *fi);
 void control_read(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi);
-void control_write(fuse_req_t req, const char *buf, size_t size, struct fuse_file_info *fi);
+void control_write(fuse_req_t req, const char *buf, size_t size, off_t offset, struct fuse_file_info *fi);
 void control_flush(fuse_req_t req, struct fuse_file_info *fi);
 void control_release(fuse_req_t req, struct fuse_file_info *fi);
 void control_opendir(fuse_req_t req, fs_node *n, struct fuse_file_info *fi);
 void control_readdir(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi, bool plus);
 void control_releasedir(fuse_req_t req, struct fuse_file_info *fi);
+
+/* ops_folder.c: files of folders among the controls (folder.h). folder_stat fills in mode and size; `readable`: the read
+ * bits of the array's mode. */
+int folder_stat(fs_state *fs, fs_node *n, mode_t readable, struct stat *st);
+int folder_resize(fs_state *fs, fs_node *n, uint64_t bytes);
+void folder_open(fuse_req_t req, fs_node *n, struct fuse_file_info *fi);
+void folder_create(fuse_req_t req, fs_node *parent, const char *name, struct fuse_file_info *fi);
+void folder_read(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi);
+void folder_write(fuse_req_t req, const char *buf, size_t size, off_t offset, struct fuse_file_info *fi);
+void folder_release(fuse_req_t req, struct fuse_file_info *fi);
+void folder_unlink(fuse_req_t req, fs_node *parent, const char *name);
 
 /* Shared by the above. */
 

@@ -172,7 +172,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
     fs_node *n = node_of(fs, ino);
     if (n->kind != NODE_STORE) {
         struct stat st;
-        int err = control_setattr(fs, n, to_set);
+        int err = control_setattr(fs, n, to_set, attr->st_size);
         if (!err)
             err = control_stat(fs, n, &st);
         if (err)

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "folder.h"
 #include "loop.h"
 #include "node_table.h"
 #include "notice.h"
@@ -66,9 +67,11 @@ static int subject_statx(fs_state *fs, fs_node *n, struct statx *stx)
 }
 
 /* Under which name does what live below this control directory? NULL control for directories. */
-static int find_child(fs_state *fs, fs_node *parent, const char *name, fs_node_kind *kind, const fs_control **control)
+static int find_child(fs_state *fs, fs_node *parent, const char *name, fs_node_kind *kind, const fs_control **control,
+                      const fs_folder **folder)
 {
     *control = NULL;
+    *folder = parent->folder;
     if (parent->kind == NODE_STORE) {
         *kind = NODE_CONTROL_ROOT;
         return parent->type == S_IFDIR ? 0 : -ENOTDIR;
@@ -76,7 +79,13 @@ static int find_child(fs_state *fs, fs_node *parent, const char *name, fs_node_k
     if (parent->kind == NODE_CONTROL_ARRAY) {
         *kind = NODE_CONTROL_FILE;
         *control = fs_control_find(FS_CONTROL_ARRAY, name);
-        return *control ? 0 : -ENOENT;
+        if (!*control && (*folder = fs_folder_find(name)))
+            *kind = NODE_FOLDER;
+        return *control || *folder ? 0 : -ENOENT;
+    }
+    if (parent->kind == NODE_FOLDER) {
+        *kind = NODE_FOLDER_FILE;
+        return 0; /* whether it is there shows when it is asked for its attributes */
     }
     if (parent->kind != NODE_CONTROL_ROOT)
         return -ENOTDIR;
@@ -108,9 +117,12 @@ void control_lookup(fuse_req_t req, fs_node *parent, const char *name)
     fs_state *fs = fs_of(req);
     fs_node_kind kind;
     const fs_control *control;
+    const fs_folder *folder;
     loop_yield(fs);
-    int err = find_child(fs, parent, name, &kind, &control);
-    fs_node *n = err ? NULL : node_bind_control(fs, parent, name, kind, control);
+    int err = find_child(fs, parent, name, &kind, &control, &folder);
+    fs_node *n = err      ? NULL
+                 : folder ? node_bind_folder(fs, parent, name, kind, folder)
+                          : node_bind_control(fs, parent, name, kind, control);
     struct fuse_entry_param e = {0}; /* no timeouts: what is under .npk is looked at each time (P33) */
     if (!err && !n)
         err = -ENOMEM;
@@ -139,6 +151,8 @@ int control_stat(fs_state *fs, fs_node *n, struct stat *st)
     st->st_blocks = 0;
     st->st_size = 0;
     st->st_blksize = 4096;
+    if (n->folder)
+        return folder_stat(fs, n, rwx & 0444, st);
     if (n->type == S_IFDIR) {
         /* Who may read the array may look into its controls. */
         st->st_mode = S_IFDIR | (rwx & 0444) | ((rwx & 0444) >> 2);
@@ -156,11 +170,12 @@ int control_stat(fs_state *fs, fs_node *n, struct stat *st)
     return 0;
 }
 
-int control_setattr(fs_state *fs, fs_node *n, int to_set)
+int control_setattr(fs_state *fs, fs_node *n, int to_set, off_t size)
 {
-    (void)fs;
     if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
         return -EPERM; /* a control has the owner and mode of its array */
+    if (n->kind == NODE_FOLDER_FILE)
+        return to_set & FUSE_SET_ATTR_SIZE ? folder_resize(fs, n, (uint64_t)size) : 0;
     if (to_set & FUSE_SET_ATTR_SIZE && (n->kind != NODE_CONTROL_FILE || !n->control->apply))
         return -EACCES;
     return 0; /* shells truncate before they write: nothing to do; times are the array's */
@@ -172,6 +187,10 @@ void control_open(fuse_req_t req, fs_node *n, struct fuse_file_info *fi)
 {
     fs_state *fs = fs_of(req);
     bool write = (fi->flags & O_ACCMODE) != O_RDONLY;
+    if (n->kind == NODE_FOLDER_FILE) {
+        folder_open(req, n, fi);
+        return;
+    }
     loop_yield(fs);
     if (n->kind != NODE_CONTROL_FILE || (write && (!n->control->apply || fs->read_only))) {
         fuse_reply_err(req, n->kind != NODE_CONTROL_FILE ? EISDIR : fs->read_only ? EROFS : EACCES);
@@ -208,6 +227,10 @@ void control_open(fuse_req_t req, fs_node *n, struct fuse_file_info *fi)
 
 void control_read(fuse_req_t req, size_t size, off_t offset, struct fuse_file_info *fi)
 {
+    if (handle_of(fi)->node->kind == NODE_FOLDER_FILE) {
+        folder_read(req, size, offset, fi);
+        return;
+    }
     const fs_text *t = &((control_handle *)handle_of(fi))->text;
     if (offset < 0 || (uint64_t)offset >= t->bytes) {
         fuse_reply_buf(req, NULL, 0);
@@ -228,8 +251,12 @@ static void tell_changed(fs_state *fs, fs_node *control)
     }
 }
 
-void control_write(fuse_req_t req, const char *buf, size_t size, struct fuse_file_info *fi)
+void control_write(fuse_req_t req, const char *buf, size_t size, off_t offset, struct fuse_file_info *fi)
 {
+    if (handle_of(fi)->node->kind == NODE_FOLDER_FILE) {
+        folder_write(req, buf, size, offset, fi);
+        return;
+    }
     fs_state *fs = fs_of(req);
     control_handle *h = (control_handle *)handle_of(fi);
     atomic_fetch_add_explicit(&fs->stats.control_writes, 1, memory_order_relaxed);
@@ -244,6 +271,10 @@ void control_write(fuse_req_t req, const char *buf, size_t size, struct fuse_fil
 
 void control_flush(fuse_req_t req, struct fuse_file_info *fi)
 {
+    if (handle_of(fi)->node->kind == NODE_FOLDER_FILE) {
+        fuse_reply_err(req, 0);
+        return;
+    }
     fs_state *fs = fs_of(req);
     control_handle *h = (control_handle *)handle_of(fi);
     int err = 0;
@@ -257,6 +288,10 @@ void control_flush(fuse_req_t req, struct fuse_file_info *fi)
 
 void control_release(fuse_req_t req, struct fuse_file_info *fi)
 {
+    if (handle_of(fi)->node->kind == NODE_FOLDER_FILE) {
+        folder_release(req, fi);
+        return;
+    }
     fs_state *fs = fs_of(req);
     control_handle *h = (control_handle *)handle_of(fi);
     if (h->write) {
@@ -309,6 +344,11 @@ static int list_array(void *ctx, const char *name, const npk_info *info)
     return 0;
 }
 
+static void list_file(void *ctx, const char *name)
+{
+    list_add(ctx, 'f', name);
+}
+
 void control_opendir(fuse_req_t req, fs_node *n, struct fuse_file_info *fi)
 {
     fs_state *fs = fs_of(req);
@@ -321,14 +361,18 @@ void control_opendir(fuse_req_t req, fs_node *n, struct fuse_file_info *fi)
         list_add(d, 'd', ".");
         list_add(d, 'd', "..");
         bool array = n->kind == NODE_CONTROL_ARRAY;
-        if (array || !*path) {
+        if (n->folder)
+            n->folder->list(fs, path, list_file, d);
+        for (size_t i = 0; array && fs_folder_at(i); i++)
+            list_add(d, 'd', fs_folder_at(i)->name);
+        if (array || (!*path && !n->folder)) {
             const fs_control *c;
             for (size_t i = 0; (c = fs_control_at(array ? FS_CONTROL_ARRAY : FS_CONTROL_MOUNT, i)); i++)
                 list_add(d, 'f', c->name);
         }
-        if (!array && !*path)
+        if (!array && !*path && !n->folder)
             list_add(d, 'd', "batch"); /* batch_ops.c */
-        if (!array)
+        if (!array && !n->folder)
             err = npk_list(fs->store, path, NPK_LIST_FLAT, list_array, d);
         if (!err && d->failed)
             err = -ENOMEM;

@@ -171,7 +171,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     fs_state *fs = fs_of(req);
     fs_node *n = node_of(fs, ino);
     if (n->kind != NODE_STORE) {
-        control_write(req, buf, size, fi);
+        control_write(req, buf, size, offset, fi);
         return;
     }
     fs_handle *h = handle_of(fi);

@@ -609,6 +609,10 @@ void op_create(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mo
     fs_state *fs = fs_of(req);
     fs_node *parent = node_of(fs, parent_id);
     COUNT(creates);
+    if (parent->kind == NODE_FOLDER) {
+        folder_create(req, parent, name, fi);
+        return;
+    }
     int err = may_change(fs, parent, name);
     fs_dir_fd *dir = NULL;
     if (!err)

@@ -442,6 +442,10 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     fs_node *parent = node_of(fs, parent_id);
     fs_dir_fd *dir;
     COUNT(unlinks);
+    if (parent->kind == NODE_FOLDER) {
+        folder_unlink(req, parent, name);
+        return;
+    }
     if (!begin_change(req, parent, name, &dir))
         return;
     fs_node *victim = node_find(fs, parent, name);

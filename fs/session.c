@@ -14,6 +14,7 @@
 
 #include "batch.h"
 #include "control.h"
+#include "folder.h"
 #include "keeper.h"
 #include "log.h"
 #include "loop.h"
@@ -157,6 +158,8 @@ int fs_session_mount(const fs_options *o, npk_store *store, fs_state **out, char
     if (!err)
         err = fs_controls_new(fs);
     if (!err)
+        err = fs_searches_new(fs);
+    if (!err)
         err = loop_new(fs);
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
     if (!err)
@@ -213,6 +216,7 @@ static void free_common(fs_state *fs)
 {
     fuse_session_destroy(fs->session);
     loop_free(fs);
+    fs_searches_free(fs);
     fs_controls_free(fs);
     free(fs->source_path);
     free(fs->mountpoint);

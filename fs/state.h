@@ -42,6 +42,7 @@ struct fs_state {
     char *mountpoint;
     time_t mounted_at;
     fs_stats stats;
+    struct fs_searches *searches; /* queries and answers of `search/` (search_folder.c) */
     struct fs_controls *controls; /* sentences of the last failures (control.c) */
     struct fs_nodes *nodes;       /* node table (node.c) */
     struct fs_loop *loop;         /* request threads (loop.c) */

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "control.h"
+#include "folder.h"
 #include "options.h"
 #include "unit.h"
 
@@ -179,10 +180,25 @@ static void test_controls(void)
     }
 }
 
+static void test_folders(void)
+{
+    static char manual[TEXT_MAX];
+    const fs_folder *f;
+    read_manual("npkfs.5", manual);
+    for (size_t i = 0; (f = fs_folder_at(i)); i++) {
+        char entry[1024];
+        snprintf(entry, sizeof entry, "@ %s/ %s", f->name, f->help);
+        unit_note("%s", entry);
+        CHECK(strstr(manual, entry) != NULL);
+        CHECK(fs_folder_find(f->name) == f);
+    }
+}
+
 int main(void)
 {
     RUN(test_options);
     RUN(test_generic);
     RUN(test_controls);
+    RUN(test_folders);
     return UNIT_RESULT();
 }
