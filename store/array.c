@@ -32,6 +32,9 @@
 #define LARGE_ROW (64u << 10)
 /* So few rows are not worth a mapping. */
 #define FEW_ROWS 4
+/* Rows whose places are looked up, and their data asked for, before the first is copied: they fit into the first cache.
+ */
+#define BATCH 256
 /* A stream's buffer; a batch that would need more comes in several. */
 #define STREAM_BUFFER (UINT64_C(256) << 20)
 
@@ -43,6 +46,7 @@ struct npk_array {
     uint64_t file_data;         /* bytes of data in the file, deleted rows among them */
     npk_known known;            /* which of its rows are deleted; live is NULL if none is */
     uint64_t *last_words;       /* npk_array_live_words(): the last chunk's, with zeros behind the last row */
+    npk_live_index *index;      /* for lists of rows; NULL if none is deleted */
     _Atomic(uint8_t *) map;     /* the file from its start to the end of the rows; NULL: not mapped yet */
     _Atomic(uint8_t *) copy;    /* the shown rows of a view, once somebody wanted them in one piece */
     _Atomic(unsigned) searches; /* made over it so far */
@@ -119,6 +123,8 @@ static int look_at_marks(npk_array *a, npk_store *s, const char *path)
         npk__known_release(&a->known);
     if (!err && a->known.deleted > 0)
         err = copy_last_words(a);
+    if (!err && a->known.deleted > 0 && !(a->index = npk__live_index_make(a->known.live)))
+        err = npk__fail(-ENOMEM, "out of memory");
     if (!err)
         npk__known_apply(&a->known, &a->info);
     return err;
@@ -205,6 +211,7 @@ void npk_array_close(npk_array **array)
     if (a->copy)
         munmap(a->copy, a->info.header.data_bytes);
     free(a->last_words);
+    npk__live_index_free(a->index);
     npk__known_release(&a->known);
     npk__close(&a->fd);
     npk_package_file_close(&a->packed);
@@ -362,21 +369,21 @@ struct gathering {
     uint64_t row_bytes, rows;
     const int64_t *indices;
     size_t count;
-    const npk_live *live; /* NULL: indices are those of the file's rows */
-    uint64_t shown;       /* rows that are shown */
+    const npk_live_index *index; /* NULL: indices are those of the file's rows */
+    uint64_t shown;              /* rows that are shown */
 };
 
 static int gather(void *ctx)
 {
     const struct gathering *g = ctx;
-    int64_t physical[1024];
-    if (!g->live) {
+    int64_t physical[BATCH];
+    if (!g->index) {
         kn_gather_rows(g->out, g->data, g->row_bytes, g->rows, g->indices, g->count);
         return 0;
     }
     for (size_t i = 0, n; i < g->count; i += n) {
-        n = g->count - i < 1024 ? g->count - i : 1024;
-        npk__live_select_many(g->live, g->indices + i, n, g->shown, physical);
+        n = g->count - i < BATCH ? g->count - i : BATCH;
+        npk__live_select_many(g->index, g->indices + i, n, g->shown, g->data, g->row_bytes, physical);
         kn_gather_rows((uint8_t *)g->out + i * g->row_bytes, g->data, g->row_bytes, g->rows, physical, n);
     }
     return 0;
@@ -408,7 +415,7 @@ static int gather_by_map(npk_array *a, const int64_t *indices, size_t count, voi
                           .rows = a->info.physical_rows,
                           .indices = indices,
                           .count = count,
-                          .live = a->known.live,
+                          .index = a->index,
                           .shown = a->info.rows};
     err = npk__guarded(data, a->file_data, gather, &g);
     if (err == -ENOSYS)

@@ -142,11 +142,19 @@ static int collect(const char *name, const npk_rows *choice, uint64_t rows, stru
  * dropping them again changes nothing. */
 static void to_physical(struct ranges *r, const npk_live *live)
 {
-    for (size_t i = 0; live && i < r->count; i++) {
-        uint64_t last = r->at[i].stop - 1, start = r->at[i].start;
-        r->at[i].start = npk__live_select(live, start);
-        r->at[i].stop = (last == start ? r->at[i].start : npk__live_select(live, last)) + 1;
+    const size_t few = 32;
+    for (size_t i = 0; live && i < r->count; i++)
+        r->at[i].stop--; /* the last row of each */
+    if (live && r->count > few) {
+        npk__live_select_ascending(live, &r->at[0].start, 2 * r->count, 1);
+    } else {
+        for (size_t i = 0; live && i < r->count; i++) {
+            r->at[i].start = npk__live_select(live, r->at[i].start);
+            r->at[i].stop = npk__live_select(live, r->at[i].stop);
+        }
     }
+    for (size_t i = 0; live && i < r->count; i++)
+        r->at[i].stop++;
 }
 
 /* ---- the array ------------------------------------------------------------------------------------------------- */

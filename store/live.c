@@ -11,7 +11,7 @@
 #define CHUNK_SHIFT 16
 #define CHUNK_MASK  (NPK__CHUNK_ROWS - 1)
 #define CHUNK_WORDS (NPK__CHUNK_ROWS / 64)
-#define BLOCK_ROWS  512u
+#define BLOCK_ROWS  256u
 #define BLOCK_WORDS (BLOCK_ROWS / 64)
 #define BLOCKS      (NPK__CHUNK_ROWS / BLOCK_ROWS)
 
@@ -369,10 +369,191 @@ uint64_t npk__live_select(const npk_live *l, uint64_t logical)
     return ((uint64_t)at << CHUNK_SHIFT) + (c ? select_in_chunk(c, (unsigned)n) : n);
 }
 
-void npk__live_select_many(const npk_live *l, const int64_t *logical, size_t count, uint64_t rows_shown, int64_t *out)
+void npk__live_select_ascending(const npk_live *l, uint64_t *rows, size_t count, size_t stride)
 {
-    for (size_t i = 0; i < count; i++)
-        out[i] = (int64_t)npk__live_select(l, (uint64_t)logical[i] + (logical[i] < 0 ? rows_shown : 0));
+    uint64_t before = 0; /* live rows before the chunk */
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++, rows += stride) {
+        for (; at < l->count; at++) {
+            uint64_t live = NPK__CHUNK_ROWS - (l->chunk[at] ? l->chunk[at]->deleted : 0);
+            if (*rows < before + live)
+                break;
+            before += live;
+        }
+        const struct chunk *c = at < l->count ? l->chunk[at] : NULL;
+        uint64_t n = *rows - before;
+        *rows = ((uint64_t)at << CHUNK_SHIFT) + (c ? select_in_chunk(c, (unsigned)n) : n);
+    }
+}
+
+/* ---- many rows in any order ------------------------------------------------------------------------------------ */
+
+#define HINT_SHIFT 12
+
+struct npk_live_index {
+    const npk_live *live;
+    size_t hints;
+    uint64_t *before; /* live rows before each chunk, and before the end of the table */
+    float *per_row;   /* blocks of a chunk for each of its live rows: where to look first */
+    uint32_t *hint;   /* the chunk of every 4096th live row */
+};
+
+void npk__live_index_free(npk_live_index *x)
+{
+    if (!x)
+        return;
+    free(x->before);
+    free(x->per_row);
+    free(x->hint);
+    free(x);
+}
+
+npk_live_index *npk__live_index_make(const npk_live *l)
+{
+    npk_live_index *x = calloc(1, sizeof(*x));
+    if (!x)
+        return NULL;
+    uint64_t all = ((uint64_t)l->count << CHUNK_SHIFT) - l->deleted;
+    x->live = l;
+    x->hints = (size_t)(all >> HINT_SHIFT) + 1;
+    x->before = malloc((l->count + 1) * sizeof(*x->before));
+    x->per_row = malloc((l->count + 1) * sizeof(*x->per_row));
+    x->hint = malloc((x->hints + 1) * sizeof(*x->hint));
+    if (!x->before || !x->per_row || !x->hint) {
+        npk__live_index_free(x);
+        return NULL;
+    }
+    size_t next = 0;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < l->count; i++) {
+        unsigned live = NPK__CHUNK_ROWS - (l->chunk[i] ? l->chunk[i]->deleted : 0);
+        x->before[i] = sum;
+        x->per_row[i] = live ? (float)BLOCKS / (float)live : 0;
+        sum += live;
+        for (; next < x->hints && (uint64_t)next << HINT_SHIFT < sum; next++)
+            x->hint[next] = (uint32_t)i;
+    }
+    x->before[l->count] = sum;
+    for (; next <= x->hints; next++)
+        x->hint[next] = (uint32_t)l->count;
+    return x;
+}
+
+/* Bits that the processor counts itself. */
+#if defined(__x86_64__)
+#define FAST __attribute__((target("popcnt,bmi,bmi2")))
+static inline __attribute__((always_inline)) unsigned nth_bit(uint64_t w, unsigned n, bool fast)
+{
+    if (!fast)
+        return select_bit(w, n);
+    uint64_t only;
+    __asm__("pdepq %2, %1, %0" : "=r"(only) : "r"(UINT64_C(1) << n), "r"(w));
+    return (unsigned)__builtin_ctzll(only);
+}
+
+static bool is_fast(void)
+{
+    static atomic_int known; /* 1 yes, 2 no */
+    int is = atomic_load_explicit(&known, memory_order_relaxed);
+    if (is == 0) { /* the first two generations of AMD's Zen take hundreds of cycles for a pdep */
+        __builtin_cpu_init();
+        is = __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("znver1") &&
+                     !__builtin_cpu_is("znver2")
+                 ? 1
+                 : 2;
+        atomic_store_explicit(&known, is, memory_order_relaxed);
+    }
+    return is == 1;
+}
+#else
+#define FAST
+static inline __attribute__((always_inline)) unsigned nth_bit(uint64_t w, unsigned n, bool fast)
+{
+    (void)fast;
+    return select_bit(w, n);
+}
+
+static bool is_fast(void)
+{
+    return false;
+}
+#endif
+
+static inline __attribute__((always_inline)) unsigned count_ones(uint64_t w, bool fast)
+{
+    return fast ? (unsigned)__builtin_popcountll(w) : ones(w);
+}
+
+static inline unsigned live_before(const struct chunk *c, unsigned block)
+{
+    return block * BLOCK_ROWS - c->before[block];
+}
+
+/* The block of the n-th live row: where rows are deleted evenly the first guess or its neighbour. */
+static inline __attribute__((always_inline)) unsigned find_block(const struct chunk *c, unsigned n, float per_row)
+{
+    unsigned block = (unsigned)((float)n * per_row), low = 0;
+    if (block >= BLOCKS)
+        block = BLOCKS - 1;
+    block -= (block > 0) & (live_before(c, block) > n); /* by arithmetic: half of the guesses are off by one */
+    unsigned more = block + 1 < BLOCKS;
+    block += more & (live_before(c, block + more) <= n);
+    if (__builtin_expect(live_before(c, block) <= n && (block + 1 == BLOCKS || live_before(c, block + 1) > n), 1))
+        return block;
+    for (unsigned step = BLOCKS / 2; step > 0; step /= 2)
+        low = live_before(c, low + step) <= n ? low + step : low;
+    return low;
+}
+
+static inline __attribute__((always_inline)) unsigned find_in_chunk(const struct chunk *c, unsigned n, float per_row,
+                                                                    bool fast)
+{
+    unsigned block = find_block(c, n, per_row), sum = 0, word = 0, skipped = 0;
+    const uint64_t *bits = c->bits + block * BLOCK_WORDS;
+    n -= live_before(c, block);
+    for (unsigned i = 0; i < BLOCK_WORDS - 1; i++) { /* without a branch: which word it is cannot be foreseen */
+        sum += count_ones(bits[i], fast);
+        bool behind = sum <= n;
+        word += behind;
+        skipped = behind ? sum : skipped;
+    }
+    return (block * BLOCK_WORDS + word) * 64 + nth_bit(bits[word], n - skipped, fast);
+}
+
+static inline __attribute__((always_inline)) void select_list(const npk_live_index *x, const int64_t *logical,
+                                                              size_t count, uint64_t rows_shown, const uint8_t *data,
+                                                              size_t row_bytes, int64_t *out, bool fast)
+{
+    const npk_live *l = x->live;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t row = (uint64_t)logical[i] + (logical[i] < 0 ? rows_shown : 0);
+        size_t hint = (size_t)(row >> HINT_SHIFT), at = x->hint[hint < x->hints ? hint : x->hints];
+        while (at < l->count && x->before[at + 1] <= row)
+            at++;
+        const struct chunk *c = at < l->count ? l->chunk[at] : NULL;
+        uint64_t n = row - x->before[at];
+        row = ((uint64_t)at << CHUNK_SHIFT) + (c ? find_in_chunk(c, (unsigned)n, x->per_row[at], fast) : n);
+        out[i] = (int64_t)row;
+        if (data) {
+            __builtin_prefetch(data + row * row_bytes, 0, 3);
+            __builtin_prefetch(data + row * row_bytes + row_bytes - 1, 0, 3);
+        }
+    }
+}
+
+FAST static void select_fast(const npk_live_index *x, const int64_t *logical, size_t count, uint64_t rows_shown,
+                             const uint8_t *data, size_t row_bytes, int64_t *out)
+{
+    select_list(x, logical, count, rows_shown, data, row_bytes, out, true);
+}
+
+void npk__live_select_many(const npk_live_index *x, const int64_t *logical, size_t count, uint64_t rows_shown,
+                           const void *data, size_t row_bytes, int64_t *out)
+{
+    if (is_fast())
+        select_fast(x, logical, count, rows_shown, data, row_bytes, out);
+    else
+        select_list(x, logical, count, rows_shown, data, row_bytes, out, false);
 }
 
 /* From row on, the first one whose bit is `live`; the end of the table if there is none. */

@@ -4,7 +4,7 @@
  *
  * Rows are kept in chunks of 65 536. A chunk without deleted rows is not there at all, all those without live ones are
  * the same; one between has its bits (8 KiB,
- * 1 = live) and a count per 512 rows (256 bytes), and a Fenwick tree over the chunks counts deleted rows, so that both
+ * 1 = live) and a count per 256 rows (512 bytes), and a Fenwick tree over the chunks counts deleted rows, so that both
  * directions of logical <-> physical cost O(log chunks). Rows are unbounded: what was never marked is live, and whoever
  * knows the number of rows clips.
  *
@@ -43,8 +43,18 @@ uint64_t npk__live_end(const npk_live *l);     /* behind the last deleted row; 0
 uint64_t npk__live_rank(const npk_live *l, uint64_t physical);
 /* The physical row that is shown as `logical`. */
 uint64_t npk__live_select(const npk_live *l, uint64_t logical);
-/* The same for a list. Negative indices count from the end of rows_shown rows; all are inside. */
-void npk__live_select_many(const npk_live *l, const int64_t *logical, size_t count, uint64_t rows_shown, int64_t *out);
+/* The same for ascending rows, each in place: what one costs is spread over all. */
+void npk__live_select_ascending(const npk_live *l, uint64_t *rows, size_t count, size_t stride);
+
+/* For many rows in any order: where each 4 096th live row is. 1 / 64 of the bitmap; the bitmap must not change
+ * meanwhile. */
+typedef struct npk_live_index npk_live_index;
+npk_live_index *npk__live_index_make(const npk_live *l); /* NULL: out of memory */
+void npk__live_index_free(npk_live_index *x);
+/* The physical rows of a list of logical ones. Negative indices count from the end of rows_shown rows; all are inside.
+ * With `data` the processor is asked to fetch the row at data + physical * row_bytes already. */
+void npk__live_select_many(const npk_live_index *x, const int64_t *logical, size_t count, uint64_t rows_shown,
+                           const void *data, size_t row_bytes, int64_t *out);
 /* The first deleted range that ends behind `from`: [*start, *stop), *start >= from. False: there is none. */
 bool npk__live_next_deleted(const npk_live *l, uint64_t from, uint64_t *start, uint64_t *stop);
 
