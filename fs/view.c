@@ -88,7 +88,7 @@ static uint64_t shown_bytes(const fs_view *v, uint64_t file_bytes)
     return file_bytes > hidden ? file_bytes - hidden : 0;
 }
 
-int view_refresh(fs_state *fs, fs_open *o, const char *path)
+static int take_view(fs_state *fs, fs_open *o, const char *path, bool any)
 {
     struct statx stx;
     npk_view *view = NULL;
@@ -98,8 +98,13 @@ int view_refresh(fs_state *fs, fs_open *o, const char *path)
         err = npk_view_open(fs->store, path, fd, &view);
     if (err == -EUCLEAN)
         fs_note_failure(fs, path, npk_error());
-    if (!err && (!view || npk_view_generation(view) != o->node->generation))
+    if (!err && !any && (!view || npk_view_generation(view) != o->node->generation))
         err = -ESTALE;
+    if (!err && !view) { /* no deleted row is left: the file itself */
+        view_return(o->view);
+        o->view = NULL;
+        return 0;
+    }
     fs_view *v = err ? NULL : malloc(sizeof *v);
     if (!v) {
         npk_view_close(&view);
@@ -110,12 +115,17 @@ int view_refresh(fs_state *fs, fs_open *o, const char *path)
     if (store_statx(fs, fd, "", &after) == 0 && after.stx_size != stx.stx_size) {
         npk_view_close(&view);
         free(v);
-        return view_refresh(fs, o, path);
+        return take_view(fs, o, path, any);
     }
     *v = (fs_view){.view = view, .file_bytes = stx.stx_size, .users = 1};
     view_return(o->view);
     o->view = v;
     return 0;
+}
+
+int view_refresh(fs_state *fs, fs_open *o, const char *path)
+{
+    return take_view(fs, o, path, false);
 }
 
 void view_size(fs_state *fs, fs_node *n, struct statx *stx)
@@ -207,6 +217,6 @@ int view_resize(fs_state *fs, fs_open *o, const char *path, int fd, uint64_t byt
         err = npk_view_set_size(fs->store, path, fd, view, bytes);
     npk_view_close(&view);
     if (!err && o->view)
-        err = view_refresh(fs, o, path);
+        err = take_view(fs, o, path, true); /* the cut itself may have moved the generation */
     return err;
 }

@@ -66,6 +66,8 @@ static int compact_one(const cli_args *args, const cli_target *t, const char *na
         return cli_fail_engine(t->typed, err);
     err = npk_compact(t->store, name, cli_args_has(args, "force") ? NPK_COMPACT_FORCE : 0, advance, &m);
     cli_progress_end(m.progress);
+    if (t->name[0] != '\0')
+        cli_mounted_refresh(t);
     if (err == 0)
         err = npk_stat(t->store, name, &after);
     if (err != 0) {

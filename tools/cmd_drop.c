@@ -107,6 +107,7 @@ static int drop_rows(const cli_args *args, const cli_target *t)
     }
     if (err != 0)
         return cli_fail_engine(t->typed, err);
+    cli_mounted_refresh(t);
     return args->format_given ? show_dropped(args, t, dropped) : CLI_OK;
 }
 
@@ -190,6 +191,7 @@ static int restore_rows(const cli_args *args, const cli_target *t)
         int err = npk_restore_rows(t->store, t->name, ranges, count, NPK_ANY_GENERATION, &restored);
         if (err != 0)
             status = cli_fail_engine(t->typed, err);
+        cli_mounted_refresh(t);
     }
     free(ranges);
     if (status == CLI_OK && args->format_given) {

@@ -128,6 +128,14 @@ int cli_mounted_control(const cli_target *t, const char *control, const char *li
     return cli_fail(t->typed, "%s", strerror(-err));
 }
 
+void cli_mounted_refresh(const cli_target *t)
+{
+    /* An open asks the mount what the name shows now; what the kernel kept of it is outdated then. */
+    int fd = open(t->typed, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0)
+        close(fd);
+}
+
 /* Make the directories above a path. */
 static int make_groups(const char *path)
 {

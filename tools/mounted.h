@@ -19,6 +19,8 @@ int cli_mounted_create(const cli_target *t, const char *descr, const uint64_t *s
                        uint64_t bytes);
 /* Write one line to a control of the array, e.g. "shape". */
 int cli_mounted_control(const cli_target *t, const char *control, const char *line);
+/* The array was changed in the store: if it was reached through a mount, its kernel looks again. */
+void cli_mounted_refresh(const cli_target *t);
 /* Give the array at `from` another name. */
 int cli_mounted_rename(const char *from, const char *to);
 /* fsync the array, or every array of the directory. */

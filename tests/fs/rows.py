@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays with deleted rows on the mount: what programs see, write and keep, and the controls that delete, restore,
+compact.
+
+Usage: rows.py passthrough|daemon [WORD...]"""
+
+import io
+import mmap
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import mountlib
+from harness import Report, chosen, err, expect, in_child, test
+from mountlib import NPK, Mount, Skip
+
+ROWS = np.arange(4000, dtype="i4").reshape(1000, 4)
+TENTH = np.delete(ROWS, np.arange(0, 1000, 10), axis=0)
+
+
+def npk(*words):
+    done = subprocess.run([NPK, *words], capture_output=True, text=True)
+    expect((done.returncode, done.stderr), (0, ""), " ".join(words))
+    return done.stdout
+
+
+def same(m, name, want, what=""):
+    expect(np.load(m.path(name)).tolist() == want.tolist(), True, "%s shows the rows %s" % (name, what))
+
+
+def view(m, name="x.npy"):
+    """An array of which every tenth row is deleted."""
+    np.save(m.path(name), ROWS)
+    npk("drop", m.path(name), "::10")
+
+
+def image(array):
+    """The bytes of the file that shows these rows of ROWS: its header with another count in the same place."""
+    f = io.BytesIO()
+    np.save(f, ROWS)
+    return f.getvalue()[:128].replace(b"(1000,", b"(%4d," % len(array)) + array.tobytes()
+
+
+@test
+def every_way_to_read(m):
+    view(m)
+    whole, path = image(TENTH), m.path("x.npy")
+    same(m, "x.npy", TENTH)
+    expect((np.load(path, mmap_mode="r") == TENTH).all(), True, "np.load(mmap_mode)")
+    expect((np.memmap(path, "i4", "r", 128, (900, 4)) == TENTH).all(), True, "np.memmap")
+    with open(path, "rb") as f:
+        expect(f.read() == whole, True, "read")
+        fd = f.fileno()
+        for size, offset in ((1, 0), (1, 127), (2, 127), (4096, 100), (16, 128 + 16 * 899), (99, 128 + 16 * 899 + 3), (9, 1 << 20)):
+            expect(os.pread(fd, size, offset), whole[offset:offset + size], "pread of %d at %d" % (size, offset))
+        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as shared:
+            expect(shared[:] == whole, True, "a shared mapping")
+        with mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as private:
+            expect(private[:] == whole, True, "a private mapping")
+        out = os.open(m.path("sent"), os.O_CREAT | os.O_RDWR)
+        expect(os.sendfile(out, fd, 0, len(whole)), len(whole))
+        expect(os.pread(out, len(whole), 0) == whole, True, "sendfile")
+        copied = os.open(m.path("copied"), os.O_CREAT | os.O_RDWR)
+        expect(os.copy_file_range(fd, copied, len(whole), 0, 0), len(whole))
+        expect(os.pread(copied, len(whole), 0) == whole, True, "copy_file_range")
+        os.close(out)
+        os.close(copied)
+        expect((os.lseek(fd, 5, os.SEEK_DATA), os.lseek(fd, 5, os.SEEK_HOLE)), (5, len(whole)), "no holes")
+    direct = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    with mmap.mmap(-1, 16384) as aligned:
+        got = os.readv(direct, [aligned])
+        expect(aligned[:got] == whole[:got] and got > 0, True, "O_DIRECT")
+    os.close(direct)
+    shutil.copy(path, m.path("y.npy"))
+    with open(m.below("y.npy"), "rb") as f:
+        expect(f.read() == whole, True, "a copy is a plain array")
+
+
+@test
+def stat_and_listing_show_it(m):
+    view(m)
+    size = len(image(TENTH))
+    expect(os.stat(m.path("x.npy")).st_size, size)
+    expect([e.stat().st_size for e in os.scandir(m.mnt) if e.name == "x.npy"], [size])
+    listed = subprocess.run(["ls", "-l", m.path("x.npy")], capture_output=True, text=True).stdout
+    expect(listed.split()[4], str(size))
+    with open(m.path("x.npy"), "rb") as f:
+        expect(os.fstat(f.fileno()).st_size, size)
+    expect(os.stat(m.below("x.npy")).st_size, len(image(ROWS)), "the file below has all rows")
+    m.remount()
+    expect(os.stat(m.path("x.npy")).st_size, size, "after a new mount")
+    same(m, "x.npy", TENTH)
+
+
+@test
+def programs_keep_what_they_had(m):
+    np.save(m.path("x.npy"), ROWS)
+    mapped, opened = np.load(m.path("x.npy"), mmap_mode="r"), open(m.path("x.npy"), "rb")
+    npk("drop", m.path("x.npy"), "::10")
+    same(m, "x.npy", TENTH)
+    second, reader = np.load(m.path("x.npy"), mmap_mode="r"), open(m.path("x.npy"), "rb")
+    npk("drop", m.path("x.npy"), ":100")
+    same(m, "x.npy", TENTH[100:])
+    expect((mapped == ROWS).all() and opened.read() == image(ROWS), True, "opened before the first drop")
+    expect((second == TENTH).all() and reader.read() == image(TENTH), True, "opened between them")
+    third = np.load(m.path("x.npy"), mmap_mode="r")
+    npk("compact", m.path("x.npy"))
+    same(m, "x.npy", TENTH[100:])
+    expect((third == TENTH[100:]).all() and (second == TENTH).all() and (mapped == ROWS).all(), True, "after compact")
+    expect(os.path.getsize(m.below("x.npy")), len(image(TENTH[100:])), "the space is given back")
+    npk("drop", m.path("x.npy"), "0")
+    npk("restore", m.path("x.npy"), "all")
+    same(m, "x.npy", TENTH[100:])
+
+
+@test
+def writes_reach_their_rows(m):
+    view(m)
+    want = TENTH.copy()
+    with open(m.path("x.npy"), "r+b") as f:
+        f.seek(128 + 16 * 10)
+        f.write(np.full(12, 7, "i4").tobytes())
+        want[10:13] = 7
+    same(m, "x.npy", want, "after write")
+    w = np.load(m.path("x.npy"), mmap_mode="r+")
+    w[[0, 500, 899]] = 8
+    want[[0, 500, 899]] = 8
+    w.flush()
+    del w
+    same(m, "x.npy", want, "after msync")
+    npk("replace", m.path("x.npy"), "3", npy_of(m, np.full((1, 4), 9, "i4")))
+    want[3] = 9
+    same(m, "x.npy", want, "after npk replace")
+    physical = ROWS.copy()
+    physical[np.delete(np.arange(1000), np.arange(0, 1000, 10))] = want
+    expect((np.load(m.below("x.npy")) == physical).all(), True, "deleted rows are as they were")
+
+
+def npy_of(m, array):
+    path = os.path.join(m.own, "rows.npy")
+    np.save(path, array)
+    return path
+
+
+@test
+def a_writer_keeps_its_numbering(m):
+    view(m)
+    with open(m.path("x.npy"), "r+b", buffering=0) as f:
+        mapped = np.load(m.path("x.npy"), mmap_mode="r+")
+        npk("drop", m.path("x.npy"), ":100")
+        f.seek(128 + 16 * 200)
+        f.write(np.full(4, 7, "i4").tobytes())
+        mapped[300] = 8
+        mapped.flush()
+    want = TENTH.copy()
+    want[200], want[300] = 7, 8
+    same(m, "x.npy", want[100:])
+
+
+@test
+def appends_and_part_rows(m):
+    view(m)
+    with open(m.path("x.npy"), "ab", buffering=0) as f:
+        f.write(ROWS[:3].tobytes())
+    want = np.concatenate([TENTH, ROWS[:3]])
+    same(m, "x.npy", want, "after an append")
+    with open(m.path("x.npy"), "ab", buffering=0) as f:
+        f.write(b"12345")
+    same(m, "x.npy", want, "with a part-row")
+    expect(os.path.getsize(m.path("x.npy")), len(image(want)) + 5)
+    with open(m.path("x.npy"), "rb") as f:
+        expect(f.read()[-5:], b"12345")
+    with open(m.path("x.npy"), "ab", buffering=0) as f:
+        f.write(b"67890123456")
+    want = np.concatenate([want, np.frombuffer(b"1234567890123456", "i4").reshape(1, 4)])
+    same(m, "x.npy", want, "after it was completed")
+    with open(m.path("x.npy"), "r+b") as f:
+        f.seek(0, os.SEEK_END)
+        f.write(ROWS[5:7].tobytes())
+    want = np.concatenate([want, ROWS[5:7]])
+    same(m, "x.npy", want, "written behind the end")
+    npk("drop", m.path("x.npy"), "-2:")
+    same(m, "x.npy", want[:-2], "deleted from what was appended")
+    npk("append", m.path("x.npy"), npy_of(m, ROWS[9:10]))
+    same(m, "x.npy", np.concatenate([want[:-2], ROWS[9:10]]), "after npk append")
+
+
+@test
+def truncation(m):
+    view(m)
+    os.truncate(m.path("x.npy"), 128 + 16 * 500)
+    same(m, "x.npy", TENTH[:500], "after truncate")
+    with open(m.path("x.npy"), "r+b") as f:
+        f.truncate(128 + 16 * 100)
+        expect(os.fstat(f.fileno()).st_size, 128 + 16 * 100)
+    same(m, "x.npy", TENTH[:100], "after ftruncate")
+    np.save(m.path("x.npy"), ROWS)
+    same(m, "x.npy", ROWS, "after a new save")
+    view(m, "y.npy")
+    with open(m.path("y.npy"), "r+b") as f:
+        f.truncate(0)
+        f.write(image(ROWS))
+    same(m, "y.npy", ROWS, "written anew after ftruncate(0)")
+    expect(npk("check", m.mnt, "--tsv"), "", "the check finds nothing")
+
+
+@test
+def saving_over_a_view(m):
+    view(m)
+    held = np.load(m.path("x.npy"), mmap_mode="r")
+    np.save(m.path("x.npy"), ROWS[:7])
+    same(m, "x.npy", ROWS[:7])
+    expect((held == TENTH).all(), True, "the rows that a program had mapped")
+    view(m, "y.npy")
+    with open(m.path("y.npy"), "r+b"):  # a writer: truncated in place
+        np.save(m.path("y.npy"), ROWS)
+    same(m, "y.npy", ROWS)
+    m.remount()
+    same(m, "x.npy", ROWS[:7])
+    same(m, "y.npy", ROWS)
+
+
+@test
+def names_take_their_deletions_along(m):
+    view(m)
+    os.mkdir(m.path("group"))
+    for to in ("y.npy", "group/z.npy", "z.npy.bak", "x.npy"):
+        at = next(n for n in ("x.npy", "y.npy", "group/z.npy", "z.npy.bak") if os.path.exists(m.path(n)))
+        os.rename(m.path(at), m.path(to))
+        with open(m.path(to), "rb") as f:
+            expect(f.read() == image(TENTH), True, "as %s" % to)
+    np.save(m.path("y.npy"), ROWS)
+    os.rename(m.path("x.npy"), m.path("y.npy"))
+    same(m, "y.npy", TENTH, "over another array")
+    np.save(m.path("w.npy"), ROWS)
+    os.rename(m.path("w.npy"), m.path("y.npy"))
+    same(m, "y.npy", ROWS, "another array over a view")
+    view(m, "x.npy")
+    os.unlink(m.path("x.npy"))
+    np.save(m.path("x.npy"), ROWS)
+    same(m, "x.npy", ROWS, "after unlink")
+    view(m, "v.npy")
+    expect(err(os.link, m.path("v.npy"), m.path("second.npy")), "EPERM")
+    m.remount()
+    same(m, "y.npy", ROWS)
+    same(m, "v.npy", TENTH)
+
+
+@test
+def plain_tools(m):
+    view(m)
+    for command in ("cp x.npy copy", "cat x.npy > cat", "dd if=x.npy of=dd bs=777 status=none", "tar cf t x.npy && tar xOf t > tar"):
+        done = subprocess.run(["sh", "-c", command], cwd=m.mnt, capture_output=True, text=True)
+        expect((done.returncode, done.stderr), (0, ""), command)
+    for name in ("copy", "cat", "dd", "tar"):
+        with open(m.path(name), "rb") as f:
+            expect(f.read() == image(TENTH), True, name)
+
+
+@test
+def passthrough_again_after_compact(m):
+    view(m)
+    npk("compact", m.path("x.npy"))
+    reads = int(m.fact("stats", "reads"))
+    same(m, "x.npy", TENTH)
+    if m.mode == "passthrough":
+        expect(int(m.fact("stats", "reads")), reads, "no read asked the daemon")
+
+
+def main():
+    mode, words = sys.argv[1], sys.argv[2:]
+    try:
+        mountlib.need_mounts()
+        with Mount(mode) as m:
+            if m.fact("health", "mode") != mode:
+                raise Skip(m.fact("health", "mode_reason"))
+    except Skip as e:
+        print("skipped: %s" % e)
+        return 77
+    report = Report("rows " + mode)
+    for fn in chosen(words):
+        start = time.monotonic()
+
+        def one(fn=fn):
+            with Mount(mode) as m:
+                fn(m)
+        report.add(fn.__name__, in_child(one), time.monotonic() - start)
+    return report.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
