@@ -59,12 +59,10 @@ static void read_by_copy(fuse_req_t req, int fd, size_t size, off_t offset)
     free(buf);
 }
 
-static void read_view(fuse_req_t req, fs_open *o, size_t size, off_t offset)
+static void read_view(fuse_req_t req, fs_open *o, fs_view *v, size_t size, off_t offset)
 {
-    fs_state *fs = fs_of(req);
-    fs_view *v = view_borrow(fs, o);
-    char *buf = v ? malloc(size ? size : 1) : NULL;
-    ssize_t n = !v ? -EIO : buf ? view_read(v, o->rfd >= 0 ? o->rfd : o->wfd, (uint64_t)offset, buf, size) : -ENOMEM;
+    char *buf = malloc(size ? size : 1);
+    ssize_t n = buf ? view_read(v, o->rfd >= 0 ? o->rfd : o->wfd, (uint64_t)offset, buf, size) : -ENOMEM;
     view_return(v);
     if (n < 0)
         fuse_reply_err(req, (int)-n);
@@ -86,8 +84,9 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     COUNT_ADD(read_bytes, size);
     if (size >= LARGE_BYTES)
         loop_yield_if_asked(fs);
-    if (n->generation) {
-        read_view(req, o, size, offset);
+    fs_view *v = n->generation ? view_borrow(fs, o) : NULL; /* none is left of what was cut to nothing */
+    if (v) {
+        read_view(req, o, v, size, offset);
         return;
     }
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
@@ -191,9 +190,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     const size_t asked = size;
     ssize_t n_written;
     fs_view *v = n->generation ? view_borrow(fs, o) : NULL;
-    if (n->generation && !v) {
-        n_written = -EIO;
-    } else if (v && fi->writepage) {
+    if (v && fi->writepage) {
         int err = view_write_back(v, fd, (uint64_t)offset, buf, size);
         n_written = err ? err : (ssize_t)asked;
     } else if (v && !h->append) {

@@ -136,10 +136,11 @@ void view_size(fs_state *fs, fs_node *n, struct statx *stx)
     fs_view *v = o ? view_borrow(fs, o) : NULL;
     if (v)
         stx->stx_size = shown_bytes(v, stx->stx_size);
+    bool emptied = o && !v && (o->rfd >= 0 || o->wfd >= 0); /* no view is left of it: the file itself */
     view_return(v);
     if (o)
         open_release(fs, o);
-    if (v)
+    if (v || emptied)
         return;
     char *path = node_path(fs, n);
     int fd = path ? node_fd(fs, n, O_RDONLY | O_NONBLOCK) : -1;
@@ -216,6 +217,12 @@ int view_resize(fs_state *fs, fs_open *o, const char *path, int fd, uint64_t byt
     if (!err)
         err = npk_view_set_size(fs->store, path, fd, view, bytes);
     npk_view_close(&view);
+    if (!err && bytes == 0) { /* it is written anew: no row of it is deleted */
+        npk_sidecar_drop(fs->store, path, fd);
+        view_return(o->view);
+        o->view = NULL;
+        return 0;
+    }
     if (!err && o->view)
         err = take_view(fs, o, path, true); /* the cut itself may have moved the generation */
     return err;
