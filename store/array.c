@@ -231,6 +231,11 @@ int npk__array_fd(const npk_array *a)
     return a->fd;
 }
 
+int npk__array_read_packed(const npk_array *a, uint64_t offset, uint64_t bytes, void *out)
+{
+    return npk__package_read_at(a->packed, offset, bytes, out);
+}
+
 const char *npk__array_name(const npk_array *a)
 {
     return a->name;

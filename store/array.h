@@ -9,6 +9,8 @@
 
 /* The descriptor of its data file; the array's. */
 int npk__array_fd(const npk_array *a);
+/* Bytes of the file of an array in a package, whose descriptor is -1. -EIO with a sentence. */
+int npk__array_read_packed(const npk_array *a, uint64_t offset, uint64_t bytes, void *out);
 /* Its name, for sentences. */
 const char *npk__array_name(const npk_array *a);
 /* Is its data mapped by now? */

@@ -14,6 +14,7 @@
 #include "marks.h"
 #include "npk.h"
 #include "path.h"
+#include "pkg_store.h"
 #include "rows.h"
 #include "store.h"
 #include "target.h"
@@ -75,6 +76,8 @@ static int names_once(npk_store *s, const char *name, npk_name_visit *visit, voi
 npk_err npk_names(npk_store *s, const char *name, npk_name_visit *visit, void *ctx)
 {
     int err = -ESTALE;
+    if (s->package)
+        return npk__package_names(s->package, name, visit, ctx);
     for (unsigned tries = 0; err == -ESTALE && tries < 100; tries++) /* P6: another file may just take the name */
         err = names_once(s, name, visit, ctx);
     return err;

@@ -585,6 +585,8 @@ typedef struct npk_entry {
     uint32_t path_bytes;
     const char *target;    /* of a link */
     uint32_t target_bytes;
+    const char *names;     /* named ranges of rows, lines of NAME, a tab, START, a tab, STOP; not terminated */
+    uint32_t names_bytes;
     uint64_t bytes;        /* of the file */
     uint64_t stored_bytes; /* that it takes in the package, with all that belongs to it */
     uint64_t frame_bytes;  /* of a frame, 0 for an empty file */

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -115,6 +116,35 @@ static int open_link(npk_store *s, npk__packing_file *f)
     return 0;
 }
 
+static int add_name(void *ctx, const char *range_name, uint64_t start, uint64_t stop)
+{
+    npk__packing_file *f = ctx;
+    char *line;
+    int n = asprintf(&line, "%s\t%llu\t%llu\n", range_name, (unsigned long long)start, (unsigned long long)stop);
+    if (n < 0)
+        return npk__fail(-ENOMEM, "out of memory");
+    uint32_t before = f->record.names_bytes;
+    char *names = before + (uint32_t)n > NPK__PKG_MAX_NAMES ? NULL : realloc(f->names, before + (size_t)n);
+    if (names) {
+        memcpy(names + before, line, (size_t)n);
+        f->names = names;
+        f->record.names_bytes = before + (uint32_t)n;
+    }
+    free(line);
+    return names ? 0
+                 : npk__fail(-E2BIG, "\"%s\": its names of rows have more than %u bytes; at most so many go into a package",
+                             f->found->path, NPK__PKG_MAX_NAMES);
+}
+
+static int read_names(npk_store *s, npk__packing_file *f)
+{
+    char name[NPK__PATH_BYTES];
+    if (!f->is_array || !npk_header_is_row_array(&f->header) ||
+        npk__path_to_name(f->found->path, name, sizeof(name)) != 0)
+        return 0;
+    return npk_names(s, name, add_name, f);
+}
+
 static int open_file(npk_store *s, npk__packing_file *f, uint64_t frame_target, const npk_pack_options *o)
 {
     struct stat st;
@@ -134,6 +164,8 @@ static int open_file(npk_store *s, npk__packing_file *f, uint64_t frame_target, 
         err = changed(f->found);
     if (!err && f->shown > 0)
         err = read_head(f);
+    if (!err)
+        err = read_names(s, f);
     if (err)
         return err;
     npk__pkg_record *r = &f->record;
@@ -167,6 +199,7 @@ int npk__packing_open(npk_store *s, const npk__found *found, uint64_t frame_targ
               : found->kind == NPK__PKG_FILE ? open_file(s, out, frame_target, o)
                                              : 0;
     r->stored = (const char *)out->head;
+    r->names = out->names;
     return err;
 }
 
@@ -175,7 +208,9 @@ void npk__packing_close(npk__packing_file *f)
     npk_view_close(&f->view);
     npk__close(&f->fd);
     free(f->head);
+    free(f->names);
     f->head = NULL;
+    f->names = NULL;
 }
 
 int npk__packing_same(npk_store *s, const npk__packing_file *f)

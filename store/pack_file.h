@@ -20,6 +20,7 @@ typedef struct npk__packing_file {
     uint64_t shown, generation;
     bool is_array;
     npk_header header;
+    char *names;   /* of its rows, as a record has them */
     uint8_t *head; /* and, behind its end, nothing else; a link's target */
     npk__pkg_record record; /* completed when the filter is chosen; not read before by others */
     uint64_t frame;         /* record.frame, fixed when it is opened */

@@ -320,6 +320,8 @@ void npk_package_entry(const npk_package *p, uint64_t i, npk_entry *out)
         out->target_bytes = r.text;
     } else if (r.kind == NPK__PKG_FILE) {
         out->bytes = r.head + r.data;
+        out->names = r.names;
+        out->names_bytes = r.names_bytes;
         out->frame_bytes = r.frame;
         out->frames = npk__pkg_frames(&r);
         out->contiguous = r.layout == NPK__PKG_CONTIGUOUS;

@@ -131,7 +131,7 @@ int npk__pkg_footer_get(const uint8_t *in, uint64_t package_bytes, const char *w
 
 size_t npk__pkg_record_size(const npk__pkg_record *r)
 {
-    return (size_t)NPK__PKG_RECORD_BYTES + r->path_bytes + r->text;
+    return (size_t)NPK__PKG_RECORD_BYTES + r->path_bytes + r->text + r->names_bytes;
 }
 
 void npk__pkg_record_put(uint8_t *out, npk__pkg_record *r)
@@ -152,10 +152,12 @@ void npk__pkg_record_put(uint8_t *out, npk__pkg_record *r)
     put64(out + 48, r->data);
     put64(out + 56, r->frame);
     put32(out + 64, r->distance);
-    put32(out + 68, 0);
+    put32(out + 68, r->names_bytes);
     memcpy(out + NPK__PKG_RECORD_BYTES, r->path, r->path_bytes);
     if (r->text > 0)
         memcpy(out + NPK__PKG_RECORD_BYTES + r->path_bytes, r->stored, r->text);
+    if (r->names_bytes > 0)
+        memcpy(out + NPK__PKG_RECORD_BYTES + r->path_bytes + r->text, r->names, r->names_bytes);
     r->hash = XXH64(out + 16, r->bytes - 16, 0);
     put64(out + 8, r->hash);
 }
@@ -188,6 +190,8 @@ static bool is_file(const npk__pkg_record *r)
 
 static bool is_consistent(const npk__pkg_record *r)
 {
+    if (r->names_bytes > (r->kind == NPK__PKG_FILE && r->head > 0 ? NPK__PKG_MAX_NAMES : 0))
+        return false;
     if (r->kind == NPK__PKG_FILE)
         return is_file(r);
     if (r->layout || r->change || r->planes || r->item || r->distance || r->data || r->frame)
@@ -235,13 +239,15 @@ int npk__pkg_entry_get(const uint8_t *in, size_t bytes, const char *what, npk__p
         .data = get64(in + 44),
         .frame = get64(in + 52),
         .distance = get32(in + 60),
+        .names_bytes = get32(in + 64),
     };
     if (r.hash != XXH64(in + 12, size - 16, 0))
         return npk__fail(-EINVAL, "\"%s\": a record of the package is damaged; its checksum does not fit", what);
-    if ((uint64_t)NPK__PKG_RECORD_BYTES + r.path_bytes + r.text != size || r.mode > 07777 || get32(in + 64) != 0)
+    if ((uint64_t)NPK__PKG_RECORD_BYTES + r.path_bytes + r.text + r.names_bytes != size || r.mode > 07777)
         return npk__fail(-EINVAL, "\"%s\": a record of the package contradicts itself", what);
     r.path = (const char *)in + 68;
     r.stored = r.path + r.path_bytes;
+    r.names = r.stored + r.text;
     if (!is_consistent(&r))
         return npk__fail(-EINVAL, "\"%s\": the package's record of \"%.*s\" contradicts itself", what,
                          (int)(r.path_bytes < 256 ? r.path_bytes : 256), r.path);

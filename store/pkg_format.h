@@ -14,8 +14,9 @@
 #define NPK__PKG_HEADER_BYTES 40
 #define NPK__PKG_FOOTER_BYTES 56
 #define NPK__PKG_END_BYTES    16
-#define NPK__PKG_RECORD_BYTES 72 /* without path and text */
-#define NPK__PKG_MAX_RECORD   (NPK__PKG_RECORD_BYTES + 4096 + (1u << 20))
+#define NPK__PKG_RECORD_BYTES 72 /* without path, text and names */
+#define NPK__PKG_MAX_NAMES    (1u << 20)
+#define NPK__PKG_MAX_RECORD   (NPK__PKG_RECORD_BYTES + 4096 + (1u << 20) + NPK__PKG_MAX_NAMES)
 #define NPK__PKG_TABLE_BYTES  20 /* before and behind a table */
 #define NPK__PKG_FRAME_BYTES  12 /* before a frame */
 #define NPK__PKG_ALIGN        4096
@@ -32,7 +33,7 @@ enum npk__pkg_layout { NPK__PKG_EMPTY = 0, NPK__PKG_FRAMES = 1, NPK__PKG_CONTIGU
 enum npk__pkg_change { NPK__PKG_SAME = 0, NPK__PKG_DELTA = 1, NPK__PKG_TURN = 2 };
 enum npk__pkg_planes { NPK__PKG_WHOLE = 0, NPK__PKG_BYTES = 1, NPK__PKG_BITS = 2 };
 
-/* A record. path and text point into what was read; they are not terminated. */
+/* A record. path, text and names point into what was read; they are not terminated. */
 typedef struct npk__pkg_record {
     uint8_t kind, layout, change, planes;
     uint32_t mode;     /* permission bits, 07777 */
@@ -46,6 +47,8 @@ typedef struct npk__pkg_record {
     uint32_t path_bytes;
     const char *path;
     const char *stored; /* the text */
+    uint32_t names_bytes;
+    const char *names;  /* named ranges of rows: lines of a name, a tab, the first row, a tab, the row behind the last */
     uint64_t hash;      /* of the record */
     uint32_t bytes;     /* of the record */
 } npk__pkg_record;

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -176,6 +177,35 @@ int npk__package_list(npk_package *p, const char *group, unsigned flags, npk_vis
             err = visit_file(p, i, &r, flags, visit, ctx);
         i = (flags & NPK_LIST_FLAT) ? npk_package_next(p, i) : i + 1;
     }
+    return err;
+}
+
+int npk__package_each_name(const char *names, size_t bytes, npk_name_visit *visit, void *ctx)
+{
+    int err = 0;
+    for (size_t at = 0, n; at < bytes && !err; at += n + 1) {
+        const char *end = memchr(names + at, '\n', bytes - at);
+        char line[512], name[256] = "", rest;
+        unsigned long long start = 0, stop = 0;
+        n = end ? (size_t)(end - names) - at : bytes - at;
+        if (n < sizeof(line)) {
+            memcpy(line, names + at, n);
+            line[n] = '\0';
+        }
+        if (!end || n >= sizeof(line) || sscanf(line, "%255[^\t]\t%llu\t%llu%c", name, &start, &stop, &rest) != 3)
+            return npk__fail(-EINVAL, "a name of rows in the package is no such line; npk check tells more");
+        err = visit(ctx, name, start, stop);
+    }
+    return err;
+}
+
+int npk__package_names(npk_package *p, const char *name, npk_name_visit *visit, void *ctx)
+{
+    npk_package_file *f = NULL;
+    int err = find_array(p, name, &f);
+    if (!err)
+        err = npk__package_each_name(f->record.names, f->record.names_bytes, visit, ctx);
+    npk_package_file_close(&f);
     return err;
 }
 

@@ -17,6 +17,11 @@ int npk__package_list(npk_package *p, const char *group, unsigned flags, npk_vis
 /* Open the file of an array and look at it. */
 int npk__package_open_array(npk_package *p, const char *name, npk_package_file **file, npk_info *info);
 
+/* npk_names of an array. */
+int npk__package_names(npk_package *p, const char *name, npk_name_visit *visit, void *ctx);
+/* The lines of names, as a record has them, one after the other. -EINVAL with a sentence: they are none. */
+int npk__package_each_name(const char *names, size_t bytes, npk_name_visit *visit, void *ctx);
+
 /* Bytes [offset, offset + bytes) of the file; -EIO with a sentence. */
 int npk__package_read_at(npk_package_file *f, uint64_t offset, uint64_t bytes, void *out);
 /* The file from its start as private memory for munmap(): decoded whole. */

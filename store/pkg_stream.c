@@ -225,6 +225,8 @@ static npk_entry entry_of(const npk__pkg_record *r)
         e.target_bytes = r->text;
     } else {
         e.bytes = r->head + r->data;
+        e.names = r->names;
+        e.names_bytes = r->names_bytes;
     }
     return e;
 }

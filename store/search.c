@@ -136,6 +136,8 @@ static uint64_t excluded(const uint64_t *words, uint64_t first, uint64_t count)
 
 static bool wants_map(const npk_search_options *o, npk_array *a)
 {
+    if (npk__array_fd(a) < 0)
+        return false; /* in a package: each thread decodes what it looks at */
     if (o->flags & (NPK_SEARCH_READ | NPK_SEARCH_MAP))
         return !(o->flags & NPK_SEARCH_READ);
     return npk__array_searched(a) > 0 || npk__array_is_mapped(a);
@@ -244,6 +246,8 @@ static int check_whole(const npk__search *s)
         const npk__part *p = &s->parts[i];
         struct stat st;
         uint64_t end = npk_array_info(p->array)->header.data_offset + (p->first + p->count) * s->row_bytes;
+        if (npk__array_fd(p->array) < 0)
+            continue;
         if (p->count > 0 && (npk__fstat(npk__array_fd(p->array), &st) != 0 || (uint64_t)st.st_size < end))
             return npk__fail(-EIO, "\"%s\": the file was cut while it was searched; open it again",
                              npk__array_name(p->array));

@@ -518,6 +518,10 @@ static int read_task(npk__worker *w)
     uint64_t offset = npk_array_info(p->array)->header.data_offset + w->first * s->row_bytes;
     if (!w->buffer && !(w->buffer = aligned_alloc(4096, (most + 8191) & ~(size_t)4095)))
         return -ENOMEM;
+    if (fd < 0) {
+        w->rows = w->buffer;
+        return npk__array_read_packed(p->array, offset, bytes, w->buffer);
+    }
     if (w->slow_disk)
         (void)posix_fadvise(fd, (off_t)(offset + bytes), (off_t)(READ_AHEAD * most), POSIX_FADV_WILLNEED);
     int64_t begin = now_ns();

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,11 +17,12 @@
 #include "fail.h"
 #include "io.h"
 #include "path.h"
+#include "pkg_store.h"
 #include "walk.h"
 
 struct npk__later {
     struct npk__later *next;
-    bool link;
+    npk_entry_kind kind; /* a file: its names of rows */
     uint32_t mode;
     int64_t mtime_ns;
     char *target; /* in the same allocation */
@@ -72,10 +74,8 @@ static int sweep_entry(void *ctx, const char *name, unsigned char type)
     if ((type != DT_DIR && type != DT_UNKNOWN) || strncmp(name, s->prefix, strlen(s->prefix)) != 0)
         return 0;
     int fd = npk__openat(s->dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    int lock = fd < 0 ? -1 : npk__openat(fd, NPK__SIDECAR, O_RDWR | O_NOFOLLOW, 0);
-    if (lock >= 0 && npk__ofd_lock(lock, F_WRLCK, 0, 0) == 0)
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
         (void)remove_below(s->dir_fd, name);
-    npk__close(&lock);
     npk__close(&fd);
     return 0;
 }
@@ -124,7 +124,6 @@ static int split(const char *path, npk__unpack_dir *d)
     return err ? npk__fail(err, "out of memory") : d->parent_fd < 0 ? npk__fail_errno(d->parent_fd, path) : 0;
 }
 
-/* The lock is a file in the place of the sidecar folder: no entry of a package can have that name. */
 static int make(npk__unpack_dir *d)
 {
     uint64_t random = 0;
@@ -145,7 +144,7 @@ static int make(npk__unpack_dir *d)
         return err;
     }
     d->fd = npk__openat(d->parent_fd, d->tmp, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    return d->fd < 0 ? d->fd : 0;
+    return d->fd < 0 ? d->fd : flock(d->fd, LOCK_EX | LOCK_NB) != 0 ? -errno : 0;
 }
 
 static void forget(npk__unpack_dir *d)
@@ -165,24 +164,19 @@ static void forget(npk__unpack_dir *d)
 
 int npk__unpack_begin(const char *path, npk__unpack_dir *d)
 {
-    *d = (npk__unpack_dir){.fd = -1, .parent_fd = -1, .lock_fd = -1};
+    *d = (npk__unpack_dir){.fd = -1, .parent_fd = -1};
     pthread_mutex_init(&d->mutex, NULL);
     int err = split(path, d);
     if (!err)
         err = check_free(d);
     if (!err) {
         err = make(d);
-        if (!err) {
-            d->lock_fd = npk__openat(d->fd, NPK__SIDECAR, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
-            err = d->lock_fd < 0 ? d->lock_fd : npk__ofd_lock(d->lock_fd, F_WRLCK, 0, 0);
-        }
         if (err)
             err = npk__fail_errno(err, path);
     }
     if (err) {
         if (d->tmp)
             (void)remove_below(d->parent_fd, d->tmp);
-        npk__close(&d->lock_fd);
         forget(d);
     }
     return err;
@@ -192,18 +186,20 @@ int npk__unpack_begin(const char *path, npk__unpack_dir *d)
 
 static int put_off(npk__unpack_dir *d, const npk_entry *e)
 {
-    size_t path = e->path_bytes, target = e->target_bytes;
+    bool file = e->kind == NPK_ENTRY_FILE;
+    const char *text = file ? e->names : e->target;
+    size_t path = e->path_bytes, target = file ? e->names_bytes : e->target_bytes;
     struct npk__later *l = malloc(sizeof(*l) + path + target + 2);
     if (!l)
         return npk__fail(-ENOMEM, "out of memory");
-    l->link = e->kind == NPK_ENTRY_LINK;
+    l->kind = e->kind;
     l->mode = e->mode;
     l->mtime_ns = e->mtime_ns;
     memcpy(l->path, e->path, path);
     l->path[path] = '\0';
     l->target = l->path + path + 1;
     if (target > 0)
-        memcpy(l->target, e->target, target);
+        memcpy(l->target, text, target);
     l->target[target] = '\0';
     pthread_mutex_lock(&d->mutex);
     l->next = d->later;
@@ -253,9 +249,11 @@ int npk__unpack_file(npk__unpack_dir *d, const npk_entry *e, int *fd)
 int npk__unpack_finish(npk__unpack_dir *d, int fd, const npk_entry *e)
 {
     struct timespec times[2];
-    (void)d;
     times_of(e->mtime_ns, times);
-    int err = npk__fchmod(fd, e->mode);
+    int err = e->names_bytes > 0 ? put_off(d, e) : 0;
+    if (err)
+        return err;
+    err = npk__fchmod(fd, e->mode);
     if (!err)
         err = npk__futimens(fd, times);
     return err ? npk__fail(err, "\"%.*s\": %s", (int)e->path_bytes, e->path, strerror(-err)) : 0;
@@ -272,7 +270,7 @@ static int complete(npk__unpack_dir *d, const struct npk__later *l)
     int err = npk__dir_of(d->fd, l->path, &dir, &leaf);
     if (err)
         return err;
-    if (l->link) {
+    if (l->kind == NPK_ENTRY_LINK) {
         err = symlinkat(l->target, dir.fd, leaf) != 0 ? -errno : 0;
         if (!err && utimensat(dir.fd, leaf, times, AT_SYMLINK_NOFOLLOW) != 0)
             err = -errno;
@@ -287,22 +285,50 @@ static int complete(npk__unpack_dir *d, const struct npk__later *l)
     return err ? npk__fail_errno(err, l->path) : 0;
 }
 
+struct naming {
+    npk_store *store;
+    const char *array;
+};
+
+static int set_name(void *ctx, const char *range_name, uint64_t start, uint64_t stop)
+{
+    const struct naming *n = ctx;
+    return npk_name_set(n->store, n->array, range_name, start, stop);
+}
+
+/* The names of rows, which the sidecars of the new directory hold. */
+static int set_names(npk__unpack_dir *d)
+{
+    struct naming n = {0};
+    int err = 0;
+    for (const struct npk__later *l = d->later; l && !err; l = l->next) {
+        char name[NPK__PATH_BYTES];
+        if (l->kind != NPK_ENTRY_FILE || npk__path_to_name(l->path, name, sizeof(name)) != 0)
+            continue;
+        if (!n.store)
+            err = npk_store_open_fd(d->fd, NPK_NO_REDIRECT, &n.store);
+        n.array = name;
+        if (!err)
+            err = npk__package_each_name(l->target, strlen(l->target), set_name, &n);
+    }
+    npk_store_close(&n.store);
+    return err;
+}
+
 static int publish(npk__unpack_dir *d, const npk_entry *root)
 {
     struct timespec times[2];
-    int err = 0;
-    /* Links first, since they change the times of their directories; then directories, the deepest ones first: the list
-     * is in the reverse order of the package. */
+    int err = set_names(d);
+    /* Sidecars and links first, since they change the times of their directories; then directories, the deepest ones
+     * first: the list is in the reverse order of the package. */
     for (int links = 1; links >= 0; links--)
         for (const struct npk__later *l = d->later; l && !err; l = l->next)
-            if (l->link == links)
+            if (l->kind == (links ? NPK_ENTRY_LINK : NPK_ENTRY_DIRECTORY))
                 err = complete(d, l);
     if (err)
         return err;
     times_of(root->mtime_ns, times);
-    err = npk__unlinkat(d->fd, NPK__SIDECAR, 0);
-    if (!err)
-        err = npk__futimens(d->fd, times);
+    err = npk__futimens(d->fd, times);
     if (!err)
         err = npk__fchmod(d->fd, root->mode);
     if (!err)
@@ -327,7 +353,6 @@ int npk__unpack_end(npk__unpack_dir *d, const npk_entry *root, int err)
             (void)npk__fail(err, "%s", sentence);
         free(sentence);
     }
-    npk__close(&d->lock_fd);
     forget(d);
     return err;
 }

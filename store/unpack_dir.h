@@ -2,7 +2,7 @@
 /*
  * unpack_dir.h - a directory that appears when it is complete.
  *
- * Until then it is `.NAME.unpack.RANDOM` beside its place, locked by who makes it: one that nobody has locked was left
+ * Until then it is `.NAME.unpack.RANDOM` beside its place, locked (flock) by who makes it: one that nobody has locked was left
  * by a dead process and is removed by the next who unpacks to the same name. Nothing is ever written outside: files are
  * made by name beneath it, new, without following a link; links come last.
  */
@@ -16,13 +16,12 @@
 struct npk__later;
 
 typedef struct npk__unpack_dir {
-    int fd;        /* the directory, readable */
+    int fd;        /* the directory, readable and locked */
     int parent_fd; /* that holds it */
-    int lock_fd;   /* locked while it is made */
     char *path;    /* as the caller gave it */
     char *leaf;
     char *tmp;
-    struct npk__later *later; /* links, and attributes of directories, which come at the end */
+    struct npk__later *later; /* links, names of rows, and attributes of directories, which come at the end */
     pthread_mutex_t mutex;    /* guards `later` */
 } npk__unpack_dir;
 

@@ -111,6 +111,7 @@ static int unpack_name(npk_package *p, npk__unpack_dir *d, const char *name, con
         return 0; /* it was named twice */
     made[i] = true;
     npk_package_entry(p, i, &e);
+    e.names_bytes = 0; /* they would mean other rows */
     err = npk_package_file_open(p, i, &f);
     if (!err)
         err = npk_package_file_stat(f, &info);

@@ -10,6 +10,16 @@
 #include <xxhash.h>
 
 #include "package.h"
+#include "pkg_store.h"
+
+static int one_name(void *ctx, const char *name, uint64_t start, uint64_t stop)
+{
+    (void)ctx;
+    (void)start;
+    (void)stop;
+    MUST(strlen(name) < 256);
+    return 0;
+}
 
 static void use(npk_package *p)
 {
@@ -23,6 +33,7 @@ static void use(npk_package *p)
         MUST(npk_package_find(p, e.path, e.path_bytes, &at) == 0 && at == i);
         MUST(npk_package_next(p, i) > i && npk_package_next(p, i) <= count);
         MUST(e.path_bytes > 0 && e.path[0] != '/' && memchr(e.path, 0, e.path_bytes) == NULL);
+        (void)npk__package_each_name(e.names, e.names_bytes, one_name, NULL);
         if (e.kind != NPK_ENTRY_FILE || e.frames > 4096 || npk_package_file_open(p, i, &f) != 0)
             continue;
         for (uint64_t from = 0; from < 3; from++) {

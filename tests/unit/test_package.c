@@ -268,10 +268,18 @@ static void changed_meanwhile(void)
     end(&p);
 }
 
-/* Deleted rows are not in the package. */
+static int one_name(void *ctx, const char *name, uint64_t start, uint64_t stop)
+{
+    CHECK(strcmp(name, "first") == 0 || strcmp(name, "last ten") == 0);
+    *(uint64_t *)ctx += strcmp(name, "first") == 0 ? start * 1000 + stop : stop - start;
+    return 0;
+}
+
+/* Deleted rows are not in the package; named ones keep their names. */
 static void deleted_rows(void)
 {
     place p = begin();
+    NEED(npk_name_set(p.store, "floats", "first", 5, 40) == 0 && npk_name_set(p.store, "floats", "last ten", 490, 500) == 0);
     npk_rows drop = {0};
     npk_run run = {10, 20, 1};
     drop = (npk_rows){&run, 1, 1, 20};
@@ -285,6 +293,15 @@ static void deleted_rows(void)
     NEED(npk_array_open(p.store, "floats", &theirs) == 0);
     CHECK_EQ(npk_array_info(mine)->rows, 480);
     CHECK_EQ(npk_array_info(mine)->deleted, 0);
+    uint64_t sum = 0;
+    CHECK_EQ(npk_names(s, "floats", one_name, &sum), 0);
+    CHECK_EQ(sum, 5000 + 20 + 10); /* rows 5 to 40 less the 20 that are gone */
+    npk_store *packed = NULL;
+    sum = 0;
+    NEED(npk_store_open(package, 0, &packed) == 0);
+    CHECK_EQ(npk_names(packed, "floats", one_name, &sum), 0);
+    CHECK_EQ(sum, 5000 + 20 + 10);
+    npk_store_close(&packed);
     CHECK_EQ(npk_read_all(mine, a), 0);
     CHECK_EQ(npk_read_all(theirs, b), 0);
     CHECK(memcmp(a, b, 480 * 8 * 4) == 0);

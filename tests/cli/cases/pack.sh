@@ -23,7 +23,10 @@ sh_t 'npk pack s - --threads 2 | cmp - p.npkg && echo same'
 t unpack p.npkg out
 t unpack p.npkg some train x
 sh_t 'find some | sort'
+t unpack p.npkg rows train/y --rows 1:5:2
+t get rows/train/y.npy
 t unpack p.npkg never nothing
+t search p.npkg/train/y.npy 3 -k 2 -m l2
 t unpack p.npkg never --rows 0:2
 sh_t 'ls never'
 say 'a package is never changed'
