@@ -24,6 +24,7 @@
 typedef float vf __attribute__((vector_size(VEC)));
 typedef double vd __attribute__((vector_size(VEC)));
 typedef int32_t vi __attribute__((vector_size(VEC)));
+typedef uint32_t vu __attribute__((vector_size(VEC)));
 typedef int64_t vl __attribute__((vector_size(VEC)));
 /* The same in memory, at any address. */
 typedef float vf_at __attribute__((vector_size(VEC), aligned(1), may_alias));
@@ -166,15 +167,23 @@ static size_t select_panel(const float *scores, size_t count, unsigned width, co
                            const float *slack, const float *threshold, kn_hit *hits)
 {
     size_t found = 0;
-    for (size_t i = 0; i < count; i++)
-        for (unsigned j = 0; j < width; j += LANES_F32) {
-            vf value = *(const vf_at *)(scores + i * width + j) * scale[i] + *(const vf_at *)(slack + j) * add[i];
+    for (size_t i = 0; i < count; i++, scores += width) {
+        unsigned j = 0;
+        for (; j + LANES_F32 <= width; j += LANES_F32) {
+            vf value = *(const vf_at *)(scores + j) * scale[i] + *(const vf_at *)(slack + j) * add[i];
             vi hit = not_below(value, *(const vf_at *)(threshold + j));
             if (__builtin_expect(any_lane(hit), 0))
                 for (unsigned l = 0; l < LANES_F32; l++)
                     if (hit[l])
                         hits[found++] = (kn_hit){.row = (uint32_t)i, .lane = j + l, .value = value[l]};
         }
+        /* Panels of double or of bits may be narrower than a register of floats. */
+        for (; j < width; j++) {
+            float value = scores[j] * scale[i] + slack[j] * add[i];
+            if (!(value < threshold[j]))
+                hits[found++] = (kn_hit){.row = (uint32_t)i, .lane = j, .value = value};
+        }
+    }
     return found;
 }
 
@@ -206,9 +215,9 @@ static size_t select_rows(const float *scores, size_t count, const float *scale,
  * what is left out behind s^9 is below 2 s^11 / 11 < 1e-9. */
 INLINE vf log_f32(vf x)
 {
-    vi bits = (vi)x;
-    vi e = (bits - 0x3f3504f3) >> 23; /* 0x3f3504f3: sqrt(1/2) */
-    vf m = (vf)(bits - (e << 23));
+    vu bits = (vu)x;
+    vi e = (vi)(bits - 0x3f3504f3u) >> 23; /* 0x3f3504f3: sqrt(1/2) */
+    vf m = (vf)(bits - ((vu)e << 23));
     vf s = (m - 1.0f) / (m + 1.0f), z = s * s;
     vf p = (vf){0} + 1.0f / 9;
     p = p * z + 1.0f / 7;

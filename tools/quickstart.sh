@@ -164,6 +164,15 @@ for name, work, repeats in (("np.load", np.load, 25), ("np.load(mmap) and sum", 
 PYTHON
 show "python3 \$spare/speed.py"
 
+step "8. Search: write a question as a file, read the nearest paragraphs as text"
+export embed="$tree/tools/quickstart_embed.py" PATH="$tree/build/bin:$PATH"
+show "python3 \$embed --query 'provided as is, without any warranty' >.npk/x.npy/search/q.npy"
+show 'cat .npk/x.npy/search/q.cosine.3.tsv'
+show 'cut -f 1 .npk/x.npy/search/q.cosine.3.tsv | while read -r row; do sed -n "$((row + 1))p" texts.txt | cut -c 1-100; done'
+show "python3 \$embed --query 'how to compile and install it' >.npk/x.npy/search/q.npy"
+show 'npk search x.npy .npk/x.npy/search/q.npy -k 3 --tsv | while read -r row score; do
+    printf "%.3f  %s\n" "$score" "$(sed -n "$((row + 1))p" texts.txt | cut -c 1-90)"; done'
+
 # ---- where to go from here ----------------------------------------------------------------------------------------
 
 step "The mount stays up."

@@ -3,6 +3,7 @@
 """Real data that every Debian has: the paragraphs of its licences and package documentation, as vectors.
 
 Usage: quickstart_embed.py MOUNT SPARE [ROWS]
+       quickstart_embed.py --query TEXT > q.npy      the vector of a text of yours
 
 Each paragraph becomes 256 float32: its letters' 3-, 4- and 5-grams hashed to a place and a sign, damped, scaled to
 length 1. Saves MOUNT/x.npy (one row per paragraph) and MOUNT/texts.txt (its line), and in SPARE what is appended later:
@@ -10,6 +11,7 @@ more.f32 and again.f32 (raw rows), more.txt and again.txt (their texts).
 """
 import glob
 import gzip
+import io
 import pathlib
 import re
 import sys
@@ -73,7 +75,16 @@ def lines(texts):
     return "".join(text + "\n" for text in texts)
 
 
+def query(text):
+    out = io.BytesIO()
+    np.save(out, embed([text])[0])
+    sys.stdout.buffer.write(out.getvalue())
+
+
 def main():
+    if sys.argv[1] == "--query":
+        query(sys.argv[2])
+        return
     mount, spare = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     rows = int(sys.argv[3]) if len(sys.argv) > 3 else 20000
     began = time.perf_counter()

@@ -352,12 +352,15 @@ static void test_bytes(void)
 static void test_select(void)
 {
     static kn_hit hits[KN_BLOCK_ROWS * KN_PANEL_MOST], want[KN_BLOCK_ROWS * KN_PANEL_MOST];
-    static float scale[KN_BLOCK_ROWS], add[KN_BLOCK_ROWS], slack[KN_PANEL_MOST], threshold[KN_PANEL_MOST];
+    static float scale[KN_BLOCK_ROWS], add[KN_BLOCK_ROWS];
     for (size_t t = 0; t < table_count; t++)
         for (unsigned turn = 0; turn < 300; turn++) {
             const kn_distance *k = tables[t];
-            unsigned width = turn % 2 ? k->lanes_f32 : 2 * k->lanes_f32;
+            unsigned width = turn % 3 == 0 ? k->lanes_f64 : turn % 3 == 1 ? k->lanes_f32 : 2 * k->lanes_f32;
             size_t count = draw() % 100;
+            /* At the end of memory: nothing behind them may be read. */
+            float *slack = (float *)(void *)query_memory.end - width,
+                  *threshold = (float *)(void *)row_memory.end - width;
             for (size_t i = 0; i < count * width; i++)
                 scores[i] = draw() % 50 == 0 ? NAN : (float)(int)(draw() % 16);
             for (size_t i = 0; i < count; i++) {
