@@ -59,16 +59,69 @@ static void read_by_copy(fuse_req_t req, int fd, size_t size, off_t offset)
     free(buf);
 }
 
-static void read_view(fuse_req_t req, fs_open *o, fs_view *v, size_t size, off_t offset)
+/* Rows that a reply takes from a mapping of the file, in this many pieces at most; more and smaller ones are gathered. */
+#define PIECES_MAX 1000
+
+static void read_view_by_copy(fuse_req_t req, fs_open *o, const fs_view *v, size_t size, off_t offset)
 {
     char *buf = malloc(size ? size : 1);
     ssize_t n = buf ? view_read(v, o->rfd >= 0 ? o->rfd : o->wfd, (uint64_t)offset, buf, size) : -ENOMEM;
-    view_return(v);
     if (n < 0)
         fuse_reply_err(req, (int)-n);
     else
         fuse_reply_buf(req, buf, (size_t)n);
     free(buf);
+}
+
+/* The reply comes from a mapping that covers [first byte, end) of the file. The caller is a user of the mapping until
+ * leave_mapping; NULL: there is none to be had. */
+static const uint8_t *enter_mapping(fs_state *fs, fs_open *o, uint64_t from, uint64_t end)
+{
+    open_lock(fs, o);
+    const uint8_t *map = mapping(o, end);
+    bool touched = end <= o->map_touched;
+    if (map) {
+        o->reading++;
+        open_borrow(fs, o->node); /* once the reply is out the handle may be released at any time */
+        if (!touched && from <= o->map_touched)
+            o->map_touched = end;
+    }
+    pthread_mutex_unlock(&o->lock);
+    /* The kernel copies out of the mapping: a page that a foreign truncate took is EFAULT there, never SIGBUS here, and
+     * the request ends with EIO (PROTOCOLS P14). Touching new pages in one call is cheaper than one fault each. */
+    if (map && !touched) {
+        uintptr_t page = (uintptr_t)(map + from) & ~(uintptr_t)4095;
+        madvise((void *)page, (uintptr_t)(map + end) - page, 22 /* MADV_POPULATE_READ */);
+    }
+    return map;
+}
+
+static void leave_mapping(fs_state *fs, fs_open *o)
+{
+    open_lock(fs, o);
+    o->reading--;
+    pthread_mutex_unlock(&o->lock);
+    open_release(fs, o);
+}
+
+/* Takes over the view. */
+static void read_view(fuse_req_t req, fs_open *o, fs_view *v, size_t size, off_t offset)
+{
+    fs_state *fs = fs_of(req);
+    npk_view_piece at[PIECES_MAX];
+    struct iovec pieces[PIECES_MAX];
+    size_t count = size >= 8192 && o->rfd >= 0 ? view_extents(v, (uint64_t)offset, size, at, PIECES_MAX) : 0;
+    uint64_t end = count ? at[count - 1].offset + at[count - 1].bytes : 0;
+    const uint8_t *map = count ? enter_mapping(fs, o, at[0].offset, end) : NULL;
+    if (!map) {
+        read_view_by_copy(req, o, v, size, offset);
+    } else {
+        for (size_t i = 0; i < count; i++)
+            pieces[i] = (struct iovec){.iov_base = (void *)(uintptr_t)(map + at[i].offset), .iov_len = (size_t)at[i].bytes};
+        fuse_reply_iov(req, pieces, (int)count);
+        leave_mapping(fs, o);
+    }
+    view_return(v);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -97,30 +150,13 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     }
     if ((uint64_t)offset + size > (uint64_t)st.st_size)
         size = (size_t)(st.st_size - offset);
-    open_lock(fs, o);
-    const uint8_t *map = mapping(o, (uint64_t)offset + size);
-    o->reading += map != NULL;
-    if (map)
-        open_borrow(fs, n); /* once the reply is out the handle may be released at any time */
-    bool touched = (size_t)offset + size <= o->map_touched;
-    if (map && !touched && (size_t)offset <= o->map_touched)
-        o->map_touched = (size_t)offset + size;
-    pthread_mutex_unlock(&o->lock);
+    const uint8_t *map = enter_mapping(fs, o, (uint64_t)offset, (uint64_t)offset + size);
     if (!map) {
         read_by_copy(req, fd, size, offset);
         return;
     }
-    /* The kernel copies out of the mapping: a page that a foreign truncate took is EFAULT there, never SIGBUS here, and
-     * the request ends with EIO (PROTOCOLS P14). Touching new pages in one call is cheaper than one fault each. */
-    if (!touched) {
-        uintptr_t from = (uintptr_t)(map + offset) & ~(uintptr_t)4095;
-        madvise((void *)from, (uintptr_t)(map + offset) + size - from, 22 /* MADV_POPULATE_READ */);
-    }
     fuse_reply_buf(req, (const char *)map + offset, size);
-    open_lock(fs, o);
-    o->reading--;
-    pthread_mutex_unlock(&o->lock);
-    open_release(fs, o);
+    leave_mapping(fs, o);
 }
 
 /* A page written back from a mapping covers more than what was stored: keep it off the header and within the rows that

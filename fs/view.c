@@ -180,6 +180,12 @@ ssize_t view_read(const fs_view *v, int fd, uint64_t offset, void *out, size_t b
     return (ssize_t)done;
 }
 
+size_t view_extents(const fs_view *v, uint64_t offset, size_t bytes, npk_view_piece *out, size_t most)
+{
+    size_t covered, count = npk_view_extents(v->view, offset, bytes, out, most, &covered);
+    return covered == bytes ? count : 0;
+}
+
 ssize_t view_write(const fs_view *v, int fd, uint64_t offset, const void *bytes, size_t count)
 {
     ssize_t done = npk_view_write(v->view, fd, offset, bytes, count);

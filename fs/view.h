@@ -37,6 +37,8 @@ void view_return(fs_view *v); /* NULL is fine */
 
 /* fd: the data file. Bytes done or -errno. */
 ssize_t view_read(const fs_view *v, int fd, uint64_t offset, void *out, size_t bytes);
+/* Where these bytes are in the data file; 0 unless all of them are rows in no more than `most` extents. */
+size_t view_extents(const fs_view *v, uint64_t offset, size_t bytes, npk_view_piece *out, size_t most);
 ssize_t view_write(const fs_view *v, int fd, uint64_t offset, const void *bytes, size_t count);
 /* Pages that come back from a mapping: nothing of the header, nothing behind the last row (P22). 0 or -errno. */
 int view_write_back(const fs_view *v, int fd, uint64_t offset, const void *bytes, size_t count);

@@ -719,6 +719,12 @@ npk_err npk_view_shows(npk_store *s, const char *path, int fd, uint64_t *bytes, 
 npk_err npk_shown_stat(npk_store *s, const char *path, int fd, npk_info *out);
 /* Bytes [offset, offset + bytes) of the file as shown; fd is the data file. Short at the end. Negative errno. */
 ssize_t npk_view_read(const npk_view *v, int fd, uint64_t offset, void *out, size_t bytes);
+/* Where shown bytes lie in the data file: extents for a caller that has it mapped. Covers [offset, offset + bytes) as far as
+ * `most` extents go, and the rows only: *covered is 0 in the header and behind the last row. Returns how many, ascending. */
+typedef struct npk_view_piece {
+    uint64_t offset, bytes;
+} npk_view_piece;
+size_t npk_view_extents(const npk_view *v, uint64_t offset, size_t bytes, npk_view_piece *out, size_t most, size_t *covered);
 /* Overwrite shown bytes at the physical rows behind them; header bytes are skipped, not changed (P22). Returns how many
  * bytes are done, short at the end of the last row. `fd` may write. */
 ssize_t npk_view_write(const npk_view *v, int fd, uint64_t offset, const void *bytes, size_t count);

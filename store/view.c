@@ -272,6 +272,22 @@ ssize_t npk_view_read(const npk_view *v, int fd, uint64_t offset, void *out, siz
     return (ssize_t)done;
 }
 
+size_t npk_view_extents(const npk_view *v, uint64_t offset, size_t bytes, npk_view_piece *out, size_t most, size_t *covered)
+{
+    size_t count = 0, done = 0;
+    uint64_t end = shown_end(v);
+    if (offset < v->shown.data_offset || offset >= end)
+        bytes = 0;
+    else if (bytes > end - offset)
+        bytes = (size_t)(end - offset);
+    while (done < bytes && count < most) {
+        out[count].bytes = run_bytes(&v->shown, offset + done - v->shown.data_offset, bytes - done, &out[count].offset);
+        done += (size_t)out[count++].bytes;
+    }
+    *covered = done;
+    return count;
+}
+
 /* ---- writing --------------------------------------------------------------------------------------------------- */
 
 ssize_t npk_view_write(const npk_view *v, int fd, uint64_t offset, const void *bytes, size_t count)
