@@ -100,7 +100,8 @@ int npk__batch_log(npk_batch *b, npk_batch_record type, uint32_t entry, const vo
     uint8_t *at = malloc(all);
     if (!at)
         return npk__fail(-ENOMEM, "out of memory");
-    memcpy(at + sizeof(struct record_header), body, body_bytes);
+    if (body_bytes)
+        memcpy(at + sizeof(struct record_header), body, body_bytes);
     if (more_bytes)
         memcpy(at + sizeof(struct record_header) + body_bytes, more, more_bytes);
     struct record_header h = {.type = htole32(type), .entry = htole32(entry), .bytes = htole64(all)};
