@@ -8,10 +8,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +32,7 @@
 const cli_option cli_bench_options[] = {
     {"size", "MIB", "size of the scratch array (64)"},
     {"repeats", "N", "times that each measure is taken (5)"},
+    {"search", NULL, "searches, against reading the same bytes with as many threads"},
     {NULL, NULL, NULL},
 };
 
@@ -40,6 +43,9 @@ typedef struct bench {
     unsigned long repeats;
     unsigned char *buffer; /* rows * ROW_BYTES */
     int64_t *gather;
+    npk_array *vectors; /* float32, 128 a row; searches */
+    void *map;          /* the plain file; searches */
+    int threads;
 } bench;
 
 static volatile sig_atomic_t interrupted;
@@ -141,16 +147,92 @@ static int plain_replace(bench *b)
     return 0;
 }
 
+/* ---- searches -------------------------------------------------------------------------------------------------- */
+
+#define QUERIES_MOST 100u
+#define THREADS_MOST 64
+
+static int search(bench *b, npk_metric metric, uint64_t queries)
+{
+    npk_hit hits[QUERIES_MOST * 10];
+    uint64_t found;
+    npk_part part = {.array = b->vectors, .count = UINT64_MAX};
+    npk_queries q = {.data = b->buffer, .count = queries, .dtype = npk_array_info(b->vectors)->header.dtype};
+    npk_search_options o = {.metric = metric, .k = 10, .flags = NPK_SEARCH_MAP, .threads = (unsigned)b->threads};
+    return npk_search(&part, 1, &q, &o, hits, &found);
+}
+
+static int search_dot(bench *b)
+{
+    return search(b, NPK_DOT, 1);
+}
+
+static int search_l2(bench *b)
+{
+    return search(b, NPK_L2, 1);
+}
+
+static int search_dot_10(bench *b)
+{
+    return search(b, NPK_DOT, 10);
+}
+
+static int search_dot_100(bench *b)
+{
+    return search(b, NPK_DOT, 100);
+}
+
+struct reader {
+    const uint64_t *from;
+    uint64_t words;
+    volatile uint64_t sum;
+};
+
+static void *read_part(void *ctx)
+{
+    struct reader *r = ctx;
+    uint64_t sum[8] = {0};
+    for (uint64_t i = 0; i + 8 <= r->words; i += 8)
+        for (int j = 0; j < 8; j++)
+            sum[j] ^= r->from[i + (unsigned)j];
+    r->sum = sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7];
+    return NULL;
+}
+
+/* Every byte of the mapped plain file, by as many threads as the search has. */
+static int plain_map(bench *b)
+{
+    struct reader readers[THREADS_MOST];
+    pthread_t ids[THREADS_MOST];
+    uint64_t words = b->rows * ROW_BYTES / 8 / (unsigned)b->threads;
+    int started = 1;
+    for (int i = 0; i < b->threads; i++)
+        readers[i] = (struct reader){(const uint64_t *)b->map + words * (unsigned)i, words, 0};
+    while (started < b->threads && pthread_create(&ids[started], NULL, read_part, &readers[started]) == 0)
+        started++;
+    read_part(&readers[0]);
+    for (int i = 1; i < started; i++)
+        pthread_join(ids[i], NULL);
+    return started == b->threads ? 0 : -EAGAIN;
+}
+
 static const struct measure {
     const char *name;
     int (*store)(bench *b);
     int (*plain)(bench *b);
     double per; /* times are shown for one of so many */
-} measures[] = {
-    {"read the array", store_read, plain_read, 1},
-    {"gather 10000 random rows", store_gather, plain_gather, 1},
-    {"append 100 rows", store_append, plain_append, APPENDS},
-    {"replace 100 random rows", store_replace, plain_replace, GATHER_ROWS / APPEND_ROWS},
+} searches[] =
+    {
+        {"search, 1 query, dot", search_dot, plain_map, 1},
+        {"search, 1 query, l2", search_l2, plain_map, 1},
+        {"search, 10 queries, dot", search_dot_10, plain_map, 1},
+        {"search, 100 queries, dot", search_dot_100, plain_map, 1},
+},
+  measures[] = {
+      {"read the array", store_read, plain_read, 1},
+      {"gather 10000 random rows", store_gather, plain_gather, 1},
+      {"append 100 rows", store_append, plain_append, APPENDS},
+      {"replace 100 random rows", store_replace, plain_replace, GATHER_ROWS / APPEND_ROWS},
 };
 
 /* ---- running them --------------------------------------------------------------------------------------------- */
@@ -199,16 +281,19 @@ static int measure_all(const cli_args *args, bench *b)
                                          {"ratio", "RATIO", true}};
     cli_table *table = cli_table_new(args, columns, sizeof columns / sizeof *columns);
     int status = CLI_OK;
-    for (size_t i = 0; i < sizeof measures / sizeof *measures && status == CLI_OK; i++) {
+    bool vectors = b->vectors != NULL;
+    const struct measure *all = vectors ? searches : measures;
+    size_t count = vectors ? sizeof searches / sizeof *searches : sizeof measures / sizeof *measures;
+    for (size_t i = 0; i < count && status == CLI_OK; i++) {
         double store_s = 0, plain_s = 0;
-        int err = measure(b, &measures[i], &store_s, &plain_s);
+        int err = measure(b, &all[i], &store_s, &plain_s);
         if (err == -EINTR && interrupted)
             status = cli_fail(NULL, "interrupted");
         else if (err != 0)
-            status = cli_fail_engine(measures[i].name, err);
+            status = cli_fail_engine(all[i].name, err);
         if (status != CLI_OK)
             break;
-        cli_table_string(table, measures[i].name);
+        cli_table_string(table, all[i].name);
         cli_table_number(table, store_s * 1e6, 1);
         cli_table_number(table, plain_s * 1e6, 1);
         cli_table_number(table, plain_s > 0 ? store_s / plain_s : 0, 3);
@@ -253,6 +338,34 @@ static int prepare(bench *b)
     return err != 0 ? err : write_plain(b);
 }
 
+/* Vectors instead of numbers, and the plain file mapped. */
+static int prepare_search(bench *b)
+{
+    float *vectors = (float *)(void *)b->buffer;
+    for (uint64_t i = 0; i < b->rows * ROW_BYTES / 4; i++) {
+        uint32_t bits;
+        memcpy(&bits, &vectors[i], 4);
+        vectors[i] = (float)bits / 0x1p31f - 1;
+    }
+    uint64_t shape[] = {b->rows, ROW_BYTES / 4};
+    npk_array_in in = {.name = "vectors", .dtype = "float32", .shape = shape, .ndim = 2, .data = b->buffer};
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    b->threads = cores < 1 ? 1 : cores > THREADS_MOST ? THREADS_MOST : (int)cores;
+    int err = npk_save(b->store, &in, 1);
+    if (err == 0)
+        err = write_plain(b);
+    if (err == 0)
+        err = npk_array_open(b->store, "vectors", &b->vectors);
+    if (err != 0)
+        return err;
+    b->map = mmap(NULL, b->rows * ROW_BYTES, PROT_READ, MAP_SHARED, b->plain, 0);
+    if (b->map == MAP_FAILED) {
+        b->map = NULL;
+        return -errno;
+    }
+    return 0;
+}
+
 /* Remove the scratch files and their directory. */
 static void clean_up(bench *b, const char *dir)
 {
@@ -275,8 +388,13 @@ static int bench_in(const cli_args *args, const char *dir, unsigned long size_mi
     if (status == CLI_OK) {
         b.plain = openat(npk_store_fd(b.store), "plain.bin", O_RDWR | O_CREAT | O_CLOEXEC, 0666);
         err = b.plain < 0 ? -errno : prepare(&b);
+        if (err == 0 && cli_args_has(args, "search"))
+            err = prepare_search(&b);
         status = err != 0 ? cli_fail_engine(dir, err) : measure_all(args, &b);
     }
+    npk_array_close(&b.vectors);
+    if (b.map != NULL)
+        munmap(b.map, b.rows * ROW_BYTES);
     if (b.plain >= 0)
         close(b.plain);
     free(b.buffer);

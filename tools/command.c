@@ -281,11 +281,14 @@ const cli_command cli_commands[] = {
     },
     {
         "bench",
-        "DIR [--size MIB] [--repeats N]",
+        "DIR [--size MIB] [--repeats N] [--search]",
         "compare a store with plain file calls on the same disk",
         "Works on scratch files in DIR, which are removed. Each line is a time of the\n"
         "store, the time of plain calls that do the same to a plain file, and their\n"
-        "ratio (below 1: the store is faster), as medians of interleaved repeats.\n",
+        "ratio (below 1: the store is faster), as medians of interleaved repeats.\n"
+        "\n"
+        "--search: the ten nearest of the rows to 1, 10 and 100 queries, against\n"
+        "reading the same bytes of a mapped file with as many threads.\n",
         cli_bench_options,
         1,
         1,
