@@ -240,6 +240,14 @@ static bool header_fits(int fd)
            le32toh(h.version) == TABLE_VERSION && le32toh(h.slot_bytes) == SLOT;
 }
 
+/* Made, and lost by a loss of power before its first sync: nothing in it was ever relied upon. */
+static bool header_is_blank(int fd)
+{
+    static const char zeros[64];
+    char h[64] = {0};
+    return npk__pread_full(fd, h, sizeof(h), 0) >= 0 && memcmp(h, zeros, sizeof(h)) == 0;
+}
+
 static int check_slots(struct folder *f, int fd, const char *path)
 {
     size_t damaged = 0, freed = 0;
@@ -247,6 +255,9 @@ static int check_slots(struct folder *f, int fd, const char *path)
     int err = npk__fstat(fd, &st);
     if (err || st.st_size == 0)
         return err; /* made, and nothing written yet */
+    if (header_is_blank(fd))
+        return npk__finding(f->c, NPK_NOTE, path, "F12", false,
+                            "\"%s\": a table that was being made when the power went; the next change sets it aside", path);
     if (!header_fits(fd))
         return npk__finding(
             f->c, NPK_DAMAGE, path, "F12", false,

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "io_record.h"
 #include "npk.h"
 
 /* ---- the fault plan -------------------------------------------------------------------------------------------- */
@@ -33,7 +34,8 @@ static struct {
     char delayed[32];
     long delay_ms;
     int count_fd;
-    uint64_t boot; /* makes another boot id */
+    uint64_t boot;   /* makes another boot id */
+    bool identities; /* files pass for others */
 } plan = {.count_fd = -1};
 
 #define SECTOR 512u /* what a disk writes whole */
@@ -77,6 +79,12 @@ static int plan_item(char *item)
     uint64_t n;
     if (!what || !arg)
         return -EINVAL;
+    if (strcmp(what, "record") == 0)
+        return npk__record_begin(arg);
+    if (strcmp(what, "identity") == 0) {
+        plan.identities = true;
+        return npk__identity_load(arg);
+    }
     if (strcmp(what, "count") == 0) {
         plan.count_fd = open(arg, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
         return plan.count_fd < 0 ? -errno : 0;
@@ -115,6 +123,8 @@ int npk__io_plan_set(const char *text)
 {
     if (plan.count_fd >= 0)
         close(plan.count_fd);
+    npk__record_end();
+    npk__identity_forget();
     memset(&plan, 0, sizeof(plan));
     plan.count_fd = -1;
     if (!text)
@@ -268,12 +278,30 @@ static bool creates(int flags)
     return (flags & (O_CREAT | O_TRUNC)) != 0 || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
+static inline bool recording(void)
+{
+    return __builtin_expect(npk__recording, 0);
+}
+
+static void record_open(int fd, int dir_fd, const char *path, int flags, bool made)
+{
+    if (!recording() || fd < 0)
+        return;
+    if (made)
+        npk__record_name(NPK_RECORDED_FILE, dir_fd, path, NULL, 0);
+    else if (flags & O_TRUNC)
+        npk__record_fd(NPK_RECORDED_SIZE, fd, 0, NULL, 0);
+}
+
 int npk__openat(int dir_fd, const char *path, int flags, mode_t mode)
 {
     int err = creates(flags) ? seam("openat", NULL) : 0;
     if (err)
         return err;
-    return CALL(int, openat(dir_fd, path, flags | O_CLOEXEC, mode));
+    bool made = recording() && creates(flags) && !npk__record_exists(dir_fd, path);
+    int fd = CALL(int, openat(dir_fd, path, flags | O_CLOEXEC, mode));
+    record_open(fd, dir_fd, path, flags, made);
+    return fd;
 }
 
 int npk__openat2(int dir_fd, const char *path, int flags, mode_t mode, uint64_t resolve)
@@ -284,7 +312,10 @@ int npk__openat2(int dir_fd, const char *path, int flags, mode_t mode, uint64_t 
     struct open_how how = {.flags = (uint64_t)(unsigned)flags | O_CLOEXEC, .resolve = resolve};
     if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE)
         how.mode = mode & 07777; /* the call refuses a mode that would not be used */
-    return CALL(int, (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof(how)));
+    bool made = recording() && creates(flags) && !npk__record_exists(dir_fd, path);
+    int fd = CALL(int, (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof(how)));
+    record_open(fd, dir_fd, path, flags, made);
+    return fd;
 }
 
 int npk__reopen(int fd, int flags)
@@ -343,6 +374,8 @@ ssize_t npk__pwrite(int fd, const void *buf, size_t bytes, uint64_t offset)
         bytes -= over;
     }
     ssize_t n = CALL(ssize_t, pwrite(fd, buf, bytes, (off_t)offset));
+    if (recording() && n > 0)
+        npk__record_fd(NPK_RECORDED_WRITE, fd, offset, buf, (size_t)n);
     seam_done();
     return n;
 }
@@ -364,6 +397,8 @@ ssize_t npk__write(int fd, const void *buf, size_t bytes)
     if (err)
         return err;
     ssize_t n = CALL(ssize_t, write(fd, buf, bytes));
+    if (recording() && n > 0)
+        npk__record_fd(NPK_RECORDED_WRITE, fd, (uint64_t)(lseek(fd, 0, SEEK_CUR) - n), buf, (size_t)n);
     seam_done();
     return n;
 }
@@ -392,6 +427,8 @@ ssize_t npk__copy_file_range(int in, uint64_t in_offset, int out, uint64_t out_o
         return err;
     off_t from = (off_t)in_offset, to = (off_t)out_offset;
     ssize_t n = CALL(ssize_t, copy_file_range(in, &from, out, &to, bytes, 0));
+    if (recording() && n > 0)
+        npk__record_copied(out, out_offset, (size_t)n);
     seam_done();
     return n;
 }
@@ -433,7 +470,11 @@ int npk__copy_full(int in, uint64_t in_offset, int out, uint64_t out_offset, uin
 int npk__ftruncate(int fd, uint64_t bytes)
 {
     int err = seam("ftruncate", NULL);
-    return err ? err : CALL(int, ftruncate(fd, (off_t)bytes));
+    if (!err)
+        err = CALL(int, ftruncate(fd, (off_t)bytes));
+    if (recording() && !err)
+        npk__record_fd(NPK_RECORDED_SIZE, fd, bytes, NULL, 0);
+    return err;
 }
 
 int npk__fallocate(int fd, int mode, uint64_t offset, uint64_t bytes)
@@ -450,19 +491,31 @@ void npk__writeback(int fd)
 int npk__fsync(int fd)
 {
     int err = seam("fsync", NULL);
-    return err ? err : CALL(int, fsync(fd));
+    if (!err)
+        err = CALL(int, fsync(fd));
+    if (recording() && !err)
+        npk__record_fd(NPK_RECORDED_SYNC, fd, 0, NULL, 0);
+    return err;
 }
 
 int npk__fdatasync(int fd)
 {
     int err = seam("fdatasync", NULL);
-    return err ? err : CALL(int, fdatasync(fd));
+    if (!err)
+        err = CALL(int, fdatasync(fd));
+    if (recording() && !err)
+        npk__record_fd(NPK_RECORDED_SYNC, fd, 0, NULL, 0);
+    return err;
 }
 
 int npk__syncfs(int fd)
 {
     int err = seam("syncfs", NULL);
-    return err ? err : CALL(int, syncfs(fd));
+    if (!err)
+        err = CALL(int, syncfs(fd));
+    if (recording() && !err)
+        npk__record_fd(NPK_RECORDED_SYNC_ALL, fd, 0, NULL, 0);
+    return err;
 }
 
 int npk__msync(void *at, size_t bytes, int flags)
@@ -484,41 +537,67 @@ int npk__mmap(void **out, size_t bytes, int prot, int flags, int fd, uint64_t of
 
 int npk__fstat(int fd, struct stat *out)
 {
-    return fstat(fd, out) == 0 ? 0 : -errno;
+    if (fstat(fd, out) != 0)
+        return -errno;
+    if (__builtin_expect(plan.identities, 0))
+        npk__identity_stat(out);
+    return 0;
 }
 
 int npk__fstatat(int dir_fd, const char *path, struct stat *out)
 {
-    return CALL(int, fstatat(dir_fd, path, out, AT_SYMLINK_NOFOLLOW));
+    int err = CALL(int, fstatat(dir_fd, path, out, AT_SYMLINK_NOFOLLOW));
+    if (__builtin_expect(plan.identities, 0) && !err)
+        npk__identity_stat(out);
+    return err;
 }
 
 int npk__statx_fd(int fd, struct statx *out)
 {
-    return CALL(int, statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, out));
+    int err = CALL(int, statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, out));
+    if (__builtin_expect(plan.identities, 0) && !err)
+        npk__identity_statx(out);
+    return err;
 }
 
 int npk__mkdirat(int dir_fd, const char *path, mode_t mode)
 {
     int err = seam("mkdirat", NULL);
-    return err ? err : CALL(int, mkdirat(dir_fd, path, mode));
+    if (!err)
+        err = CALL(int, mkdirat(dir_fd, path, mode));
+    if (recording() && !err)
+        npk__record_name(NPK_RECORDED_DIR, dir_fd, path, NULL, 0);
+    return err;
 }
 
 int npk__unlinkat(int dir_fd, const char *path, int flags)
 {
     int err = seam("unlinkat", NULL);
-    return err ? err : CALL(int, unlinkat(dir_fd, path, flags));
+    if (!err)
+        err = CALL(int, unlinkat(dir_fd, path, flags));
+    if (recording() && !err)
+        npk__record_name(NPK_RECORDED_UNLINK, dir_fd, path, NULL, 0);
+    return err;
 }
 
 int npk__renameat2(int old_dir, const char *old_path, int new_dir, const char *new_path, unsigned flags)
 {
     int err = seam("renameat2", NULL);
-    return err ? err : CALL(int, renameat2(old_dir, old_path, new_dir, new_path, flags));
+    if (!err)
+        err = CALL(int, renameat2(old_dir, old_path, new_dir, new_path, flags));
+    if (recording() && !err)
+        npk__record_rename(old_dir, old_path, new_dir, new_path);
+    return err;
 }
 
 int npk__symlinkat(const char *target, int dir_fd, const char *path)
 {
     int err = seam("symlinkat", NULL);
-    return err ? err : CALL(int, symlinkat(target, dir_fd, path));
+    if (!err)
+        err = CALL(int, symlinkat(target, dir_fd, path));
+    if (recording() && !err)
+        npk__record_name(NPK_RECORDED_SYMLINK, dir_fd, path, target, strlen(target));
+    return err;
 }
 
 ssize_t npk__readlinkat(int dir_fd, const char *path, char *out, size_t bytes)
@@ -529,7 +608,11 @@ ssize_t npk__readlinkat(int dir_fd, const char *path, char *out, size_t bytes)
 int npk__linkat(int old_dir, const char *old_path, int new_dir, const char *new_path, int flags)
 {
     int err = seam("linkat", NULL);
-    return err ? err : CALL(int, linkat(old_dir, old_path, new_dir, new_path, flags));
+    if (!err)
+        err = CALL(int, linkat(old_dir, old_path, new_dir, new_path, flags));
+    if (recording() && !err)
+        npk__record_name(NPK_RECORDED_LINK, new_dir, new_path, NULL, 0);
+    return err;
 }
 
 /* ---- attributes ------------------------------------------------------------------------------------------------ */

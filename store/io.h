@@ -13,6 +13,8 @@
  *     short:17           the 17th does half of its bytes and reports so
  *     delay:pwrite:20    every pwrite waits 20 ms first
  *     count:/path        append a line "number name bytes" per mutating call to the file
+ *     record:/path       write down what each of them changes (io_record.h)
+ *     identity:/path     files pass for those that were recorded
  *     boot:3             npk__boot_id() is another one: as after power loss
  *
  * Several items are separated by commas. Without a plan the seam costs one predicted branch.

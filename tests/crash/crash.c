@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* npk-crash OPERATION kill|torn|fail: see crash.h. */
+/* npk-crash OPERATION kill|torn|fail|power: see crash.h. */
 #include "crash.h"
 
 #include <errno.h>
@@ -52,33 +52,34 @@ static int run_child(const crash_op *op, const place *p, const char *plan, unsig
 
 struct worst {
     char text[512];
+    bool power; /* a slot of a table that was torn is no damage then: it had never been durable */
 };
 
 static int on_finding(void *ctx, const npk_finding *f)
 {
     struct worst *w = ctx;
-    if (f->severity == NPK_DAMAGE && !*w->text)
+    if (f->severity == NPK_DAMAGE && !*w->text && !(w->power && strcmp(f->rule, "F13") == 0))
         snprintf(w->text, sizeof(w->text), "npk check: %s %.400s", f->rule, f->sentence);
     return 0;
 }
 
-/* What is wrong with the store now, or NULL. */
-static const char *examine(const crash_op *op, const place *p, unsigned acked)
+const char *crash_examine(const crash_op *op, const char *path, unsigned acked, bool power)
 {
     static struct worst w;
     npk_store *s = NULL;
     *w.text = '\0';
-    if (npk_store_open(p->path, 0, &s) != 0)
+    w.power = power;
+    if (npk_store_open(path, 0, &s) != 0)
         return "the store cannot be opened";
-    const char *wrong = op->check(s, acked, false);
+    const char *wrong = op->check(s, acked, power);
     if (!wrong && npk_check(s, NULL, 0, on_finding, &w) != 0)
         wrong = npk_error();
     if (!wrong && *w.text)
         wrong = w.text;
     if (!wrong && npk_check(s, NULL, NPK_CHECK_REPAIR, on_finding, &w) != 0)
         wrong = npk_error();
-    if (!wrong && (wrong = op->check(s, acked, false)) != NULL &&
-        snprintf(w.text, sizeof(w.text), "repaired: %s", wrong))
+    if (!wrong && (wrong = op->check(s, acked, power)) != NULL &&
+        snprintf(w.text, sizeof(w.text), "repaired: %.400s", wrong))
         wrong = w.text;
     npk_store_close(&s);
     return wrong;
@@ -116,7 +117,8 @@ static int crash_at_each_call(const crash_op *op, const char *how)
         op->setup(p.store);
         snprintf(plan, sizeof(plan), fail ? "fail:%u:EIO" : strcmp(how, "torn") == 0 ? "kill-sector:%u" : "kill:%u", n);
         int end = run_child(op, &p, plan, &acked);
-        const char *wrong = end == 200 || end == 201 ? "the run could not begin" : examine(op, &p, acked);
+        const char *wrong =
+            end == 200 || end == 201 ? "the run could not begin" : crash_examine(op, p.path, acked, false);
         if (!wrong && !fail && n <= calls && end != -SIGKILL)
             wrong = "it was not killed"; /* calls that depend on the time would make the count worthless */
         if (wrong) {
@@ -141,8 +143,8 @@ int main(int argc, char **argv)
 {
     for (const crash_op *op = crash_ops; argc == 3 && op->name; op++)
         if (strcmp(op->name, argv[1]) == 0)
-            return crash_at_each_call(op, argv[2]);
-    fprintf(stderr, "usage: npk-crash OPERATION kill|torn|fail\noperations:");
+            return strcmp(argv[2], "power") == 0 ? crash_power(op) : crash_at_each_call(op, argv[2]);
+    fprintf(stderr, "usage: npk-crash OPERATION kill|torn|fail|power\noperations:");
     for (const crash_op *op = crash_ops; op->name; op++)
         fprintf(stderr, " %s", op->name);
     fprintf(stderr, "\n");

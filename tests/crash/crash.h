@@ -26,4 +26,9 @@ typedef struct crash_op {
 
 extern const crash_op crash_ops[];
 
+/* What is wrong with the store at `path`, before and after a repair, or NULL. */
+const char *crash_examine(const crash_op *op, const char *path, unsigned acked, bool power);
+/* power.c: the exit status. */
+int crash_power(const crash_op *op);
+
 #endif

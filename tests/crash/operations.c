@@ -308,7 +308,69 @@ static const char *check_batch(npk_store *s, unsigned acked, bool power)
     return *why ? why : NULL;
 }
 
+/* ---- what is synced -------------------------------------------------------------------------------------------- */
+
+/* Step g appends 50 rows, replaces row 3 by generation g, saves z anew, and syncs. */
+static int run_synced(npk_store *s, crash_ack *ack)
+{
+    static float rows[500 * FLOATS];
+    const uint64_t shape[2] = {500, FLOATS};
+    for (unsigned g = 1; g <= 3; g++) {
+        fill(rows, ROWS + (g - 1) * 50, 50, 0);
+        int err = npk_append(s, "x", rows, 50, NULL);
+        if (!err) {
+            fill(rows, 3, 1, g);
+            err = npk_replace_range(s, "x", 3, 1, rows);
+        }
+        fill(rows, 0, 500, g);
+        const npk_array_in in = {"z", "float32", shape, 2, rows};
+        if (!err)
+            err = npk_save(s, &in, 1);
+        if (!err)
+            err = npk_sync(s, NULL);
+        if (err)
+            return err;
+        ack();
+    }
+    return 0;
+}
+
+static void setup_synced(npk_store *s)
+{
+    make(s, "x", ROWS);
+    make(s, "z", 500);
+}
+
+static const char *check_synced(npk_store *s, unsigned acked, bool power)
+{
+    uint64_t rows;
+    (void)power;
+    float *z = load(s, "z", &rows);
+    if (!z)
+        return why;
+    int g = rows == 500 ? generation_of(z, 0) : -1;
+    for (uint64_t i = 0; i < rows; i++)
+        g = generation_of(z, i) == g ? g : -1;
+    free(z);
+    float *x = load(s, "x", &rows);
+    if (!x)
+        return why;
+    *why = '\0';
+    if (g < (int)acked || g > (int)acked + 1)
+        snprintf(why, sizeof(why), "z is of generation %d after %u steps", g, acked);
+    else if (rows < ROWS + acked * 50)
+        snprintf(why, sizeof(why), "x has %lu rows after %u steps", (unsigned long)rows, acked);
+    else if (generation_of(x, 3) < (int)acked)
+        snprintf(why, sizeof(why), "row 3 of x is of generation %d after %u steps", generation_of(x, 3), acked);
+    for (uint64_t i = 0; i < ROWS + acked * 50 && !*why; i++)
+        if (i != 3 && generation_of(x, i) != 0)
+            snprintf(why, sizeof(why), "row %lu of x is another", (unsigned long)i);
+    free(x);
+    return *why ? why : NULL;
+}
+
 const crash_op crash_ops[] = {
+    {"synced", setup_synced, run_synced, check_synced},
     {"batch", setup_batch, run_batch, check_batch},
     {"replace_rows", setup_one, run_replace_rows, check_replace_rows},
     {"replace_range", setup_one, run_replace_range, check_replace_range},
