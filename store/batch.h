@@ -101,8 +101,10 @@ int npk__stage_adopt(npk_batch *b, size_t entry, uint32_t file);
 /* The same for the file that it has: its pieces were written into it. */
 int npk__stage_adopt_again(npk_batch *b, size_t entry);
 int npk__stage_remove(npk_batch *b, size_t entry);
-/* Make a whole file of the entry (its header has no room for the rows): a copy, with a longer header. */
-int npk__stage_whole(npk_batch *b, size_t entry, uint64_t rows);
+/* Make a whole file of the entry, of the rows whose bit is not set in `gone` (NULL: all), `rows` in number: a copy. For
+ * what pieces cannot do: rows that go, more digits than the header has room for, a file of which rows are deleted. info
+ * and base: of npk__stage_look. */
+int npk__stage_whole(npk_batch *b, size_t entry, const npk_info *info, int base, const uint64_t *gone, uint64_t rows);
 /* Apply a record that was read from the log. Pure but for memory: -EINVAL, -ENOMEM. */
 int npk__stage_apply(npk_batch *b, npk_batch_record type, uint32_t entry, const uint8_t *body, size_t bytes);
 /* Write the pieces of an entry whose base is fN into it, so that it is the array. */

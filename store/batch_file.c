@@ -36,14 +36,16 @@ ssize_t npk_batch_read_file(npk_batch *b, const char *name, uint64_t offset, voi
 }
 
 /* Where the bytes go: behind the header, inside the rows, or at their end. */
-static int write_looked(npk_batch *b, size_t entry, const char *name, const npk_info *info, uint64_t offset,
+static int write_looked(npk_batch *b, size_t entry, const char *name, const npk_info *info, int base, uint64_t offset,
                         const uint8_t *bytes, size_t count)
 {
     const npk_header *h = &info->header;
     uint64_t end = h->data_offset + h->data_bytes;
     int err = npk__rows_possible(name, info);
+    if (!err && info->deleted) /* its rows are elsewhere in the file: the batch takes a copy of what is shown */
+        err = npk__stage_whole(b, entry, info, base, NULL, info->rows);
     if (!err && info->deleted)
-        err = npk__fail(-ENOTSUP, "\"%s\": rows of it are deleted; compact it before it is changed in a batch", name);
+        return -EAGAIN;
     if (err)
         return err;
     if (offset < h->data_offset) {
@@ -84,8 +86,19 @@ ssize_t npk_batch_write_file(npk_batch *b, const char *name, uint64_t offset, co
                             "\"%s\": bytes behind its end that are no whole rows; append whole rows in a batch", name);
         return err ? err : (ssize_t)count;
     }
-    err = write_looked(b, entry, name, &info, offset, bytes, count);
+    err = write_looked(b, entry, name, &info, base, offset, bytes, count);
+    uint64_t head = info.header.data_offset;
     npk__batch_unlook(b, &info, &base);
+    if (err == -EAGAIN) { /* the copy's header may be of another length */
+        err = npk__batch_look(b, name, &entry, &info, &base);
+        if (err)
+            return err;
+        uint64_t skip = offset < head ? head - offset : 0;
+        if (skip < count)
+            err = write_looked(b, entry, name, &info, base, offset + skip - head + info.header.data_offset,
+                               (const uint8_t *)bytes + skip, count - skip);
+        npk__batch_unlook(b, &info, &base);
+    }
     return err ? err : (ssize_t)count;
 }
 

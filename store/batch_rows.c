@@ -132,8 +132,6 @@ npk_err npk_batch_remove(npk_batch *b, const char *name)
 static int check_rows(const char *name, const npk_info *info, const npk_staged *e)
 {
     int err = npk__rows_possible(name, info);
-    if (!err && info->deleted)
-        err = npk__fail(-ENOTSUP, "\"%s\": rows of it are deleted; compact it before it is changed in a batch", name);
     if (!err && info->tail_bytes && !e->resized)
         err = npk__fail(-EBUSY,
                         "\"%s\": %" PRIu64 " bytes beyond its rows; the writer must complete them, or npk check "
@@ -160,11 +158,28 @@ static int has_room(const npk_info *info, int base, uint64_t rows)
     return err == -ENOSPC ? 0 : err < 0 ? err : 1;
 }
 
+/* A whole file of the batch's instead of what it is now, and that looked at. */
+static int make_whole(npk_batch *b, size_t entry, npk_info *info, int *base)
+{
+    int err = npk__stage_whole(b, entry, info, *base, NULL, info->rows);
+    npk__close(base);
+    npk_info_clear(info);
+    *info = (npk_info){0};
+    return err ? err : npk__stage_look(b, &b->list[entry], info, base);
+}
+
+/* Pieces can be laid over its rows: those of a file from which some were deleted are elsewhere in it. */
+static int prepare_rows(npk_batch *b, size_t entry, const char *name, npk_info *info, int *base)
+{
+    int err = check_rows(name, info, &b->list[entry]);
+    return err || !info->deleted ? err : make_whole(b, entry, info, base);
+}
+
 static int append_entered(npk_batch *b, size_t entry, const char *name, npk_info *info, int *base, const void *rows,
                           uint64_t count)
 {
     uint64_t all, bytes;
-    int err = check_rows(name, info, &b->list[entry]);
+    int err = prepare_rows(b, entry, name, info, base);
     if (err)
         return err;
     if (__builtin_add_overflow(info->rows, count, &all) ||
@@ -176,17 +191,9 @@ static int append_entered(npk_batch *b, size_t entry, const char *name, npk_info
     int room = has_room(info, *base, all);
     if (room < 0)
         return npk__fail_errno(room, name);
-    uint64_t first = info->rows;
-    if (!room) {
-        err = npk__stage_whole(b, entry, first);
-        npk__close(base);
-        npk_info_clear(info);
-        if (!err)
-            err = npk__stage_look(b, &b->list[entry], info, base);
-        if (err)
-            return err;
-    }
-    npk_piece piece = {npk__rows_end(&info->header, first), count * info->header.row_bytes, 0};
+    if (!room && (err = make_whole(b, entry, info, base)) != 0)
+        return err;
+    npk_piece piece = {npk__rows_end(&info->header, info->rows), count * info->header.row_bytes, 0};
     return npk__stage_write(b, entry, &piece, 1, rows, all);
 }
 
@@ -214,7 +221,7 @@ npk_err npk_batch_replace_range(npk_batch *b, const char *name, uint64_t start, 
     int err = npk__batch_look(b, name, &entry, &info, &base);
     if (err)
         return err;
-    err = check_rows(name, &info, &b->list[entry]);
+    err = prepare_rows(b, entry, name, &info, &base);
     if (!err && (start > info.rows || count > info.rows - start))
         err = npk__fail(-ERANGE,
                         "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
@@ -240,7 +247,7 @@ npk_err npk_batch_replace_rows(npk_batch *b, const char *name, const int64_t *in
     int err = npk__batch_look(b, name, &entry, &info, &base);
     if (err)
         return err;
-    err = check_rows(name, &info, &b->list[entry]);
+    err = prepare_rows(b, entry, name, &info, &base);
     size_t bad = err ? count : kn_first_outside(indices, count, info.rows);
     if (bad < count)
         err = index_outside(name, indices[bad], info.rows);
@@ -255,6 +262,37 @@ npk_err npk_batch_replace_rows(npk_batch *b, const char *name, const int64_t *in
         err = npk__stage_write(b, entry, pieces, count, rows, info.rows);
     }
     free(pieces);
+    npk__batch_unlook(b, &info, &base);
+    return err;
+}
+
+npk_err npk_batch_drop_rows(npk_batch *b, const char *name, const npk_rows *rows, uint64_t *dropped)
+{
+    npk_info info;
+    size_t entry;
+    int base;
+    int err = npk__batch_look(b, name, &entry, &info, &base);
+    if (err)
+        return err;
+    err = check_rows(name, &info, &b->list[entry]);
+    uint64_t *gone = err ? NULL : calloc(info.rows / 64 + 1, sizeof(*gone)), count = 0, first, n;
+    if (!err && !gone)
+        err = npk__fail(-ENOMEM, "out of memory");
+    npk_rows_cursor cursor = {0};
+    while (!err && (n = npk_rows_take_range(rows, &cursor, UINT64_MAX, &first)) > 0) {
+        if (first >= info.rows || n > info.rows - first)
+            err = npk__fail(-ERANGE, "\"%s\": row %" PRIu64 " is outside; there are %" PRIu64 " rows", name,
+                            first >= info.rows ? first : info.rows, info.rows);
+        for (uint64_t i = first; i < first + n && !err; i++) {
+            count += !(gone[i / 64] >> i % 64 & 1);
+            gone[i / 64] |= UINT64_C(1) << i % 64;
+        }
+    }
+    if (!err && count > 0)
+        err = npk__stage_whole(b, entry, &info, base, gone, info.rows - count);
+    if (!err && dropped)
+        *dropped = count;
+    free(gone);
     npk__batch_unlook(b, &info, &base);
     return err;
 }

@@ -263,11 +263,15 @@ const char *npk_batch_id(const npk_batch *b);
 void npk_batch_close(npk_batch **b);
 
 /* As the functions of the store, inside the batch; the functions that change something change nothing outside it.
- * -ENOTSUP besides: rows of the array are deleted, which can be read and replaced as a whole only. */
+ * Rows that are replaced or appended cost what they have in bytes, except the first time in an array from which rows are
+ * deleted, or whose header has no room: the batch takes a copy then. */
 npk_err npk_batch_save(npk_batch *b, const npk_array_in *arrays, size_t count);
 npk_err npk_batch_append(npk_batch *b, const char *name, const void *rows, uint64_t count, uint64_t *first);
 npk_err npk_batch_replace_range(npk_batch *b, const char *name, uint64_t start, uint64_t count, const void *rows);
 npk_err npk_batch_replace_rows(npk_batch *b, const char *name, const int64_t *indices, size_t count, const void *rows);
+struct npk_rows; /* below, under "which rows" */
+/* O(array): the batch takes a copy of the rows that stay. */
+npk_err npk_batch_drop_rows(npk_batch *b, const char *name, const struct npk_rows *rows, uint64_t *dropped);
 npk_err npk_batch_remove(npk_batch *b, const char *name);
 /* Asking for facts alone is no reading: the batch need not find the array as it was. */
 npk_err npk_batch_stat(npk_batch *b, const char *name, npk_info *out);

@@ -505,54 +505,64 @@ int npk__stage_remove(npk_batch *b, size_t entry)
     return err;
 }
 
-static int copy_whole(npk_batch *b, const npk_staged *e, const npk_info *info, int base, uint64_t rows, int fd)
+/* A new header that counts `rows`, with room for any number. */
+static int write_header(int base, const npk_header *h, uint64_t rows, int fd, uint64_t *bytes)
 {
-    const npk_header *h = &info->header;
-    size_t capacity = (size_t)h->data_offset + 256, bytes = 0, step = 1u << 20;
-    uint8_t *old = malloc(capacity), *new = malloc(capacity > step ? capacity : step);
-    int err = old && new ? 0 : -ENOMEM;
+    size_t capacity = (size_t)h->data_offset + 256, n = 0;
+    uint8_t *old = malloc(capacity), *new = malloc(capacity);
     npk_header was;
-    ssize_t n = err ? err : npk__pread_full(base, old, (size_t)h->data_offset, 0);
+    ssize_t got = old && new ? npk__pread_full(base, old, (size_t)h->data_offset, 0) : -ENOMEM;
+    int err = got < 0                          ? (int)got
+              : (uint64_t)got < h->data_offset ? -EIO
+                                               : npk_header_parse(old, (size_t)got, &was, NULL, 0);
     if (!err)
-        err = n < 0 ? (int)n : (uint64_t)n < h->data_offset ? -EIO : npk_header_parse(old, (size_t)n, &was, NULL, 0);
+        err = npk__header_relayout(old, (size_t)got, &was, rows, new, capacity, &n);
     if (!err)
-        err = npk__header_relayout(old, (size_t)n, &was, rows, new, capacity, &bytes);
-    if (!err)
-        err = npk__pwrite_full(fd, new, bytes, 0);
-    for (uint64_t at = 0; at < h->data_bytes && !err;) {
-        uint64_t want = h->data_bytes - at < step ? h->data_bytes - at : step;
-        err = read_data(b, e, base, h->data_offset + at, new, want);
-        if (!err)
-            err = npk__pwrite_full(fd, new, want, bytes + at);
-        at += want;
-    }
-    if (!err) /* the rows to come are zeros until they are written */
-        err = npk__ftruncate(fd, bytes + rows * h->row_bytes);
+        err = npk__pwrite_full(fd, new, n, 0);
     free(old);
     free(new);
+    *bytes = n;
     return err;
 }
 
-int npk__stage_whole(npk_batch *b, size_t entry, uint64_t rows)
+/* The rows that are not in `gone` (a bit each; NULL: none is), one after the other. */
+static int copy_rows(npk_batch *b, const npk_staged *e, const npk_info *info, int base, const uint64_t *gone, int fd,
+                     uint64_t to)
 {
-    npk_info info;
+    const npk_header *h = &info->header;
+    const uint64_t most = (UINT64_C(1) << 20) / h->row_bytes + 1;
+    uint8_t *buffer = malloc(most * h->row_bytes);
+    int err = buffer ? 0 : -ENOMEM;
+    for (uint64_t row = 0, n; row < info->rows && !err; row += n) {
+        bool left_out = gone && gone[row / 64] >> row % 64 & 1;
+        for (n = 1; row + n < info->rows && n < most; n++)
+            if (gone && (gone[(row + n) / 64] >> (row + n) % 64 & 1) != left_out)
+                break;
+        if (left_out)
+            continue;
+        uint64_t bytes = n * h->row_bytes;
+        ssize_t got = npk__stage_read(b, e, info, base, npk__rows_end(h, row), buffer, bytes);
+        err = got < 0 ? (int)got : (uint64_t)got < bytes ? -EIO : npk__pwrite_full(fd, buffer, bytes, to);
+        to += bytes;
+    }
+    free(buffer);
+    return err;
+}
+
+int npk__stage_whole(npk_batch *b, size_t entry, const npk_info *info, int base, const uint64_t *gone, uint64_t rows)
+{
     uint32_t file;
-    int base, fd;
-    int err = npk__stage_look(b, &b->list[entry], &info, &base);
+    uint64_t head = 0;
+    int fd;
+    int err = npk__stage_file(b, &b->list[entry], &file, &fd);
     if (err)
         return err;
-    err = npk__stage_file(b, &b->list[entry], &file, &fd);
-    if (!err) {
-        err = copy_whole(b, &b->list[entry], &info, base, rows, fd);
-        npk__close(&fd);
-        if (err)
-            err = npk__fail_errno(err, b->list[entry].path);
-        else
-            err = npk__stage_adopt(b, entry, file);
-    }
-    npk__close(&base);
-    npk_info_clear(&info);
-    return err;
+    err = write_header(base, &info->header, rows, fd, &head);
+    if (!err)
+        err = copy_rows(b, &b->list[entry], info, base, gone, fd, head);
+    npk__writeback(fd);
+    npk__close(&fd);
+    return err ? npk__fail_errno(err, b->list[entry].path) : npk__stage_adopt(b, entry, file);
 }
 
 int npk__stage_settle(npk_batch *b, const npk_staged *e)

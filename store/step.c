@@ -13,6 +13,8 @@
 
 #include "fail.h"
 #include "io.h"
+#include "known.h"
+#include "marks.h"
 #include "path.h"
 #include "redo.h"
 #include "settle.h"
@@ -190,6 +192,15 @@ static int set_aside(const npk_stepping *w, const char *name)
     return err;
 }
 
+/* What is known of deleted rows of the file that goes, and goes with it. 1: there is something, to be ended after. */
+static int leave_state(const struct place *p, npk_stamp *old)
+{
+    if (p->fd < 0 || !npk__state_there(p->dir.fd, p->leaf, p->id.inode))
+        return 0;
+    int err = npk__fd_stamp(p->fd, old);
+    return err ? err : npk__marks_leave(p->dir.fd, p->leaf, p->fd);
+}
+
 static int run_swap(npk_stepping *w, const npk_step *step, const struct place *p)
 {
     char name[16];
@@ -206,7 +217,11 @@ static int run_swap(npk_stepping *w, const npk_step *step, const struct place *p
         return err;
     if (!same(&id, &step->after) || !is_before(p, step))
         return set_aside(w, name);
-    err = npk__renameat2(w->folder_fd, name, p->dir.fd, p->leaf, 0);
+    npk_stamp old;
+    int stated = leave_state(p, &old);
+    err = stated < 0 ? stated : npk__renameat2(w->folder_fd, name, p->dir.fd, p->leaf, 0);
+    if (!err && stated)
+        npk__marks_ended(p->dir.fd, p->leaf, &old);
     if (!err && step->before.inode)
         (void)npk__dirty_remove(p->dir.fd, &step->before, false);
     if (!err)
@@ -218,9 +233,13 @@ static int run_remove(npk_stepping *w, const npk_step *step, const struct place 
 {
     if (!is_before(p, step))
         return 0; /* done before, or another file has the name since */
-    int err = npk__unlinkat(p->dir.fd, p->leaf, 0);
+    npk_stamp old;
+    int stated = leave_state(p, &old);
+    int err = stated < 0 ? stated : npk__unlinkat(p->dir.fd, p->leaf, 0);
     if (err)
         return err;
+    if (stated)
+        npk__marks_ended(p->dir.fd, p->leaf, &old);
     (void)npk__dirty_remove(p->dir.fd, &step->before, false);
     npk__redo_drop(p->dir.fd, p->leaf);
     return remember_dir(w, p->dir.fd);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "args.h"
+#include "in_batch.h"
 #include "index.h"
 #include "mounted.h"
 #include "output.h"
@@ -123,9 +124,46 @@ static int drop_array(const cli_target *t)
     return err != 0 ? cli_fail(t->typed, "%s", strerror(err)) : CLI_OK;
 }
 
+const cli_option cli_drop_options[] = {
+    {"batch", "ID", "inside this batch; nobody else sees it before it is committed"},
+    {NULL, NULL, NULL},
+};
+
+static int drop_in_batch(const cli_args *args)
+{
+    cli_target t;
+    npk_batch *batch = NULL;
+    npk_info info = {0};
+    npk_rows index = {0};
+    cli_why why;
+    int err = 0, status = cli_in_batch_open(args, args->words[0], &t, &batch);
+    if (status != CLI_OK)
+        return status;
+    if (args->word_count == 1) {
+        err = npk_batch_remove(batch, t.name);
+    } else {
+        err = npk_batch_stat(batch, t.name, &info);
+        if (err == 0)
+            status = cli_target_has_rows(&t, &info);
+        if (err == 0 && status == CLI_OK && cli_index_load(args->words[1], info.rows, &index, &why) != 0)
+            status = cli_fail(args->words[0], "%s", why.text);
+        if (err == 0 && status == CLI_OK)
+            err = npk_batch_drop_rows(batch, t.name, &index, NULL);
+    }
+    if (err != 0)
+        status = cli_fail_engine(t.typed, err);
+    npk_rows_clear(&index);
+    npk_info_clear(&info);
+    npk_batch_close(&batch);
+    cli_target_close(&t);
+    return status;
+}
+
 int cli_drop(const cli_args *args)
 {
     cli_target t;
+    if (cli_args_has(args, "batch"))
+        return drop_in_batch(args);
     int status = cli_target_open(args->words[0], CLI_TARGET_ARRAY | CLI_TARGET_WRITE, &t);
     if (status != CLI_OK)
         return status;

@@ -120,7 +120,7 @@ const cli_command cli_commands[] = {
     },
     {
         "drop",
-        "X [INDEX]",
+        "X [INDEX] [--batch ID]",
         "delete rows, or without INDEX the array",
         "INDEX as for get. The rows are marked as deleted in an instant, whatever the\n"
         "array's size: they are not shown any more, and stay in the file until compact.\n"
@@ -128,7 +128,7 @@ const cli_command cli_commands[] = {
         "named twice are no error; if one is outside, none is deleted.\n"
         "\n"
         "Without INDEX the array itself is removed.\n",
-        cli_no_options,
+        cli_drop_options,
         1,
         2,
         cli_drop,

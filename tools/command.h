@@ -51,7 +51,7 @@ extern const cli_command cli_commands[];
 const cli_command *cli_command_find(const char *name);
 
 extern const cli_option cli_ls_options[], cli_info_options[], cli_get_options[], cli_create_options[],
-    cli_append_options[], cli_replace_options[], cli_mv_options[], cli_check_options[], cli_reset_options[],
+    cli_append_options[], cli_drop_options[], cli_replace_options[], cli_mv_options[], cli_check_options[], cli_reset_options[],
     cli_bench_options[], cli_search_options[], cli_help_options[], cli_pack_options[], cli_unpack_options[],
     cli_compact_options[], cli_no_options[];
 

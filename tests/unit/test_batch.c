@@ -96,6 +96,57 @@ static void test_inside_and_outside(void)
     place_end(&p);
 }
 
+/* Rows that are dropped in a batch, and arrays from which rows were deleted before. */
+static void test_dropped_rows(void)
+{
+    place p = place_begin();
+    npk_rows rows = {0};
+    uint64_t dropped = 0;
+    const int64_t first[3] = {0, 1, 0}, last[1] = {9};
+    arrays_make(&p, "x", 10);
+    arrays_make(&p, "seen", 10);
+    NEED(npk_rows_from_indices(first, 3, 10, &rows) == 0);
+    NEED(npk_drop_rows(p.store, "seen", &rows, NPK_ANY_GENERATION, NULL) == 0);
+
+    npk_batch *b = begin(&p, NULL, 0);
+    CHECK_EQ(npk_batch_replace_range(b, "x", 2, 1, arrays_rows(50, 1)), 0);
+    CHECK_EQ(npk_batch_drop_rows(b, "x", &rows, &dropped), 0);
+    CHECK_EQ(dropped, 2);
+    CHECK_EQ(rows_in(b, "x"), 8);
+    CHECK_EQ(row_in(b, "x", 0), 50);
+    CHECK_EQ(npk_batch_append(b, "x", arrays_rows(60, 1), 1, NULL), 0);
+    CHECK_EQ(row_in(b, "x", -1), 60);
+    npk_rows_clear(&rows);
+    NEED(npk_rows_from_indices(last, 1, 10, &rows) == 0);
+    CHECK_EQ(npk_batch_drop_rows(b, "x", &rows, NULL), -ERANGE);
+
+    CHECK_EQ(rows_in(b, "seen"), 8);
+    CHECK_EQ(row_in(b, "seen", 0), 2);
+    CHECK_EQ(npk_batch_append(b, "seen", arrays_rows(10, 1), 1, NULL), 0);
+    CHECK_EQ(row_in(b, "seen", 8), 10);
+    CHECK_EQ(row_of(&p, "seen", 0), 2);
+    CHECK_EQ(arrays_whole(&p, "x"), 10);
+    CHECK_EQ(npk_batch_commit(&b), 0);
+    CHECK_EQ(row_of(&p, "x", 0), 50);
+    CHECK_EQ(row_of(&p, "x", 8), 60);
+    CHECK_EQ(row_of(&p, "x", 9), -1);
+    CHECK_EQ(row_of(&p, "seen", 0), 2);
+    CHECK_EQ(row_of(&p, "seen", 8), 10);
+    CHECK(arrays_check(&p, NULL, 0).worst <= NPK_NOTE);
+
+    b = begin(&p, NULL, 0); /* a drop outside makes the batch too late */
+    NEED(row_in(b, "seen", 0) == 2);
+    npk_rows_clear(&rows);
+    NEED(npk_rows_from_indices(first, 1, 9, &rows) == 0);
+    NEED(npk_drop_rows(p.store, "seen", &rows, NPK_ANY_GENERATION, NULL) == 0);
+    NEED(save_in(b, "new", 2) == 0);
+    CHECK_EQ(npk_batch_commit(&b), -ESTALE);
+    CHECK_HAS(npk_error(), "deleted");
+    npk_batch_close(&b);
+    npk_rows_clear(&rows);
+    place_end(&p);
+}
+
 /* The file's bytes inside are those that the commit makes of it. */
 static void test_file_inside(void)
 {
@@ -433,6 +484,7 @@ int main(void)
     if (skip)
         return skip;
     RUN(test_inside_and_outside);
+    RUN(test_dropped_rows);
     RUN(test_file_inside);
     RUN(test_header_without_room);
     RUN(test_refused);

@@ -24,6 +24,27 @@ t get train/y.npy
 sh_t "npk ls | cut -f 1-3"
 sh_t "npk batch list ."
 t batch commit . night
+say 'rows and arrays that go'
+t batch begin . less
+t drop x.npy 0,-1 --batch less
+t drop one.npy --batch less
+t drop x.npy 7 --batch less
+t drop none.npy --batch less
+t get x.npy
+t batch commit . less
+t get x.npy
+sh_t "npk ls | cut -f 1-3"
+say 'rows were deleted before'
+t drop x.npy 0
+t batch begin . view
+t append x.npy two.npy --batch view
+t replace x.npy 0 two.npy --batch view
+t replace x.npy 0,1 two.npy --batch view
+t get x.npy
+t batch commit . view
+t get x.npy
+sh_t "npk check . | grep -v F10"
+npy one.npy '<i4' 2 6 7
 say 'somebody else was first'
 t batch begin . late
 t append x.npy two.npy --batch late
