@@ -378,4 +378,4 @@ static int apply_state(fs_state *fs, const char *id, const char *line, size_t le
     return err;
 }
 
-const fs_control fs_batch_state = {"state", "", false, false, render_state, check_state, apply_state};
+const fs_control fs_batch_state = {"state", "", false, false, render_state, check_state, apply_state, NULL};

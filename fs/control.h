@@ -18,6 +18,16 @@ typedef struct fs_text { char *data; size_t bytes, capacity; bool failed; } fs_t
 void fs_text_addf(fs_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void fs_text_clear(fs_text *t);
 
+/* Of a control whose lines are rows as they were numbered when it was opened, also after the first of them had their
+ * effect (P15). Text is given in whole lines, each ended by a NUL; a .npy file whole. */
+typedef struct fs_numbered {
+    int (*see)(fs_state *fs, const char *path, void **seen);
+    void (*forget)(void *seen);
+    /* Check everything, then do it. 0 or -errno; on failure *why gets one sentence. */
+    int (*lines)(fs_state *fs, const char *path, void *seen, const char *lines, size_t bytes, fs_text *why);
+    int (*npy)(fs_state *fs, const char *path, void *seen, const void *file, size_t bytes, fs_text *why);
+} fs_numbered;
+
 typedef struct fs_control fs_control;
 struct fs_control {
     const char *name;
@@ -30,6 +40,7 @@ struct fs_control {
      * 0 or -errno; on failure *why gets one sentence. */
     int (*check)(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
     int (*apply)(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
+    const fs_numbered *numbered; /* instead of the two (apply is not NULL then): what is written means rows */
 };
 
 /* NULL: no such control. */

@@ -23,8 +23,6 @@ static bool is_out_of_step(const npk_info *info)
     return npk_header_is_row_array(h) && info->tail_bytes >= h->row_bytes;
 }
 
-/* The facts of an array as they are now, and a descriptor to read more from (the caller's to close). The usual case takes
- * no lock; npk_info_clear after use. */
 static int open_packed(fs_state *fs, const char *path, npk_info *info)
 {
     npk_package *p = npk_store_package(fs->store);
@@ -54,7 +52,7 @@ static int open_packed(fs_state *fs, const char *path, npk_info *info)
     return fd;
 }
 
-static int open_array(fs_state *fs, const char *path, npk_info *info)
+int fs_array_open(fs_state *fs, const char *path, npk_info *info)
 {
     if (fs->pkg)
         return open_packed(fs, path, info);
@@ -91,7 +89,7 @@ typedef void put_value(fs_text *out, const npk_info *info, int fd);
 static int render_with(fs_state *fs, const char *path, fs_text *out, put_value *put)
 {
     npk_info info;
-    int fd = open_array(fs, path, &info);
+    int fd = fs_array_open(fs, path, &info);
     if (fd < 0)
         return fd;
     put(out, &info, fd);
@@ -352,7 +350,7 @@ static int plan_shape(fs_state *fs, const char *path, const char *line, size_t l
     if (err)
         return err;
     npk_info info;
-    int fd = open_array(fs, path, &info);
+    int fd = fs_array_open(fs, path, &info);
     if (fd < 0)
         return refuse(fd, why, line, len, "the array cannot be opened: %s", strerror(-fd));
     close(fd);
@@ -389,7 +387,7 @@ static int check_shape(fs_state *fs, const char *path, const char *line, size_t 
 /* ---- doing it ---------------------------------------------------------------------------------------------------------- */
 
 /* The engine's names have no suffix. */
-static char *array_name(const char *path)
+char *fs_array_name(const char *path)
 {
     size_t len = strlen(path);
     return len > 4 && strcmp(path + len - 4, ".npy") == 0 ? strndup(path, len - 4) : strdup(path);
@@ -401,7 +399,7 @@ static int apply_shape(fs_state *fs, const char *path, const char *line, size_t 
     int err = plan_shape(fs, path, line, len, &plan, why);
     if (err)
         return err;
-    char *name = array_name(path);
+    char *name = fs_array_name(path);
     if (!name)
         return -ENOMEM;
     switch (plan.change) {
@@ -423,23 +421,45 @@ static int apply_shape(fs_state *fs, const char *path, const char *line, size_t 
     return refuse(err, why, line, len, "%s", *npk_error() ? npk_error() : strerror(-err));
 }
 
+/* Never called: what is written to a numbered control goes to its own functions. It says that it may be written to. */
+static int apply_rows(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why)
+{
+    (void)fs, (void)path, (void)line, (void)len, (void)why;
+    return -ENOTSUP;
+}
+
 /* ---- the table ------------------------------------------------------------------------------------------------------- */
 
 const fs_control fs_array_controls[] = {
     {"shape",
      "The dimensions with commas between; written to, it cuts or adds rows (zeros), or gives the same elements another "
      "shape, in which one dimension may be -1.",
-     true, true, render_shape, check_shape, apply_shape},
+     true, true, render_shape, check_shape, apply_shape, NULL},
     {"dtype", "The type of the elements by numpy's name, or as the header spells a structure.", true, true,
-     render_dtype, NULL, NULL},
+     render_dtype, NULL, NULL, NULL},
     {"order", "C or F: which index changes fastest in the file, the last or the first.", true, true, render_order,
-     NULL, NULL},
-    {"rows", "The number of rows: the first dimension.", true, true, render_rows, NULL, NULL},
-    {"live", "The rows that are shown: those that are not deleted.", true, true, render_live, NULL, NULL},
-    {"deleted", "The rows that are deleted and still take space.", true, true, render_deleted, NULL, NULL},
-    {"nbytes", "The bytes that the elements take, header not counted.", true, true, render_nbytes, NULL, NULL},
-    {"mtime", "When the array was last changed, in microseconds since 1970.", true, true, render_mtime, NULL, NULL},
+     NULL, NULL, NULL},
+    {"rows", "The number of rows: the first dimension.", true, true, render_rows, NULL, NULL, NULL},
+    {"live", "The rows that are shown: those that are not deleted.", true, true, render_live, NULL, NULL, NULL},
+    {"deleted", "The rows that are deleted and still take space.", true, true, render_deleted, NULL, NULL, NULL},
+    {"nbytes", "The bytes that the elements take, header not counted.", true, true, render_nbytes, NULL, NULL, NULL},
+    {"mtime", "When the array was last changed, in microseconds since 1970.", true, true, render_mtime, NULL, NULL, NULL},
+    {"drop",
+     "The number of deleted rows; written to, it deletes rows by their numbers: 5, 0,3,-1, 100:200, ::10, one or several to "
+     "a line, or a .npy file of indices or of a mask. All that one open writes means the rows as they were when it was opened.",
+     true, false, render_deleted, NULL, apply_rows, &fs_drop_rows},
+    {"restore",
+     "The deleted rows, as ranges of the file's rows; written to, it shows such ranges again, or all.",
+     false, false, fs_render_restore, fs_check_restore, fs_apply_restore, NULL},
+    {"compact",
+     "What compacting would give back, and how far one has come; 1 compacts now, auto:20% as soon as so many rows are deleted, "
+     "auto:0 never.",
+     false, false, fs_render_compact, fs_check_compact, fs_apply_compact, NULL},
+    {"names",
+     "Named ranges of rows, each with its first row and the row behind its last, with tabs between; written to, such lines name "
+     "ranges, and a name alone is removed.",
+     false, false, fs_render_names, fs_check_names, fs_apply_names, NULL},
     {"last_error", "One sentence about the last thing that failed on this array; empty before the first.", true, true,
-     render_last_error, NULL, NULL},
+     render_last_error, NULL, NULL, NULL},
 };
 const size_t fs_array_control_count = sizeof fs_array_controls / sizeof *fs_array_controls;

@@ -255,16 +255,16 @@ static int render_last_error(fs_state *fs, const char *path, fs_text *out)
 /* ---- the table -------------------------------------------------------------------------------------------------------- */
 
 const fs_control fs_mount_controls[] = {
-    {"version", "The version of npkfs that serves the mount.", true, false, render_version, NULL, NULL},
-    {"store", "Where the store is: its path, and the daemon's descriptor of it.", true, false, render_store, NULL, NULL},
-    {"stats", "What was done since the mount was made, counted.", true, false, render_stats, NULL, NULL},
+    {"version", "The version of npkfs that serves the mount.", true, false, render_version, NULL, NULL, NULL},
+    {"store", "Where the store is: its path, and the daemon's descriptor of it.", true, false, render_store, NULL, NULL, NULL},
+    {"stats", "What was done since the mount was made, counted.", true, false, render_stats, NULL, NULL, NULL},
     {"health",
      "Which way of serving is on and why, what the filesystem below can prove, and the latest 64 notes about recoveries and "
      "rows that were not counted.",
-     true, false, render_health, NULL, NULL},
+     true, false, render_health, NULL, NULL, NULL},
     {"last_error", "One sentence about the last thing that failed on this mount; empty before the first.", true, false,
-     render_last_error, NULL, NULL},
-    {"stats.json", "The same as stats, in JSON.", true, false, render_stats_json, NULL, NULL},
-    {"health.json", "The same as health, in JSON.", true, false, render_health_json, NULL, NULL},
+     render_last_error, NULL, NULL, NULL},
+    {"stats.json", "The same as stats, in JSON.", true, false, render_stats_json, NULL, NULL, NULL},
+    {"health.json", "The same as health, in JSON.", true, false, render_health_json, NULL, NULL, NULL},
 };
 const size_t fs_mount_control_count = sizeof fs_mount_controls / sizeof *fs_mount_controls;

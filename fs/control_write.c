@@ -21,6 +21,7 @@
 #include "control.h"
 
 #define LINE_BYTES_MAX (1u << 20)
+#define NPY_BYTES_MAX ((uint64_t)8 << 30)
 #define WRITERS_MAX 64       /* processes that each wait with an unfinished line on one open */
 #define QUOTED_BYTES_MAX 60  /* of the input, in a sentence */
 
@@ -39,6 +40,13 @@ struct fs_control_write {
     writer *writers;      /* oldest first */
     bool begun;           /* something was written */
     bool broken;          /* the rest of a refused line may follow */
+    void *seen;           /* of a numbered control */
+    int see_err;          /* why there is none */
+    bool binary;          /* a .npy file is being written; it is here as far as it has come */
+    uint64_t binary_owner;
+    int binary_err;       /* told again at close: numpy's last write is one whose failure it does not look at */
+    uint8_t *file;
+    size_t file_bytes, file_capacity;
 };
 
 /* ---- sentences -------------------------------------------------------------------------------------------------- */
@@ -96,6 +104,15 @@ static int for_each_line(fs_control_write *w, const lines *l, line_action *act, 
 
 static int check_and_apply(fs_control_write *w, const lines *l)
 {
+    const fs_numbered *numbered = w->control->numbered;
+    if (numbered) {
+        fs_text why = {0};
+        int failed = w->see_err ? w->see_err : numbered->lines(w->fs, w->path, w->seen, l->text, l->bytes, &why);
+        if (failed)
+            note(w, failed, &why);
+        fs_text_clear(&why);
+        return failed;
+    }
     int err = w->control->check ? for_each_line(w, l, w->control->check, false) : 0;
     return err ? err : for_each_line(w, l, w->control->apply, true);
 }
@@ -179,6 +196,8 @@ fs_control_write *fs_control_write_open(fs_state *fs, const fs_control *c, const
     }
     *w = (fs_control_write){.fs = fs, .control = c, .path = copy};
     pthread_mutex_init(&w->lock, NULL);
+    if (c->numbered)
+        w->see_err = c->numbered->see(fs, path, &w->seen);
     return w;
 }
 
@@ -190,6 +209,54 @@ static int refuse_long_line(fs_control_write *w, const char *text)
     note(w, -E2BIG, &why);
     fs_text_clear(&why);
     return -E2BIG;
+}
+
+/* ---- a .npy file ------------------------------------------------------------------------------------------------ */
+
+/* More of it; acts when it is complete. */
+static int take_binary(fs_control_write *w, const char *data, size_t bytes, uint64_t owner)
+{
+    npk_header h;
+    char reason[128] = "";
+    if (w->file_bytes + bytes > NPY_BYTES_MAX)
+        return refuse(w, -E2BIG, "a .npy file of more than 8 GiB was written here; several smaller ones are accepted");
+    if (w->file_bytes + bytes > w->file_capacity) {
+        size_t capacity = 2 * (w->file_bytes + bytes);
+        uint8_t *file = realloc(w->file, capacity);
+        if (!file)
+            return -ENOMEM;
+        w->file = file;
+        w->file_capacity = capacity;
+    }
+    memcpy(w->file + w->file_bytes, data, bytes);
+    w->file_bytes += bytes;
+    w->binary_owner = owner;
+    int err = npk_header_parse(w->file, w->file_bytes, &h, reason, sizeof reason);
+    if (err == -EAGAIN)
+        return 0;
+    fs_text why = {0};
+    if (err)
+        fs_text_addf(&why, "a .npy file was begun here that is none: %s", reason);
+    else if (w->file_bytes < h.data_offset + h.data_bytes)
+        return 0;
+    else if (w->file_bytes > h.data_offset + h.data_bytes)
+        fs_text_addf(&why, "bytes behind the .npy file that was written here; one whole file is accepted"), err = -EINVAL;
+    else
+        err = w->see_err ? w->see_err
+                         : w->control->numbered->npy(w->fs, w->path, w->seen, w->file, w->file_bytes, &why);
+    w->file_bytes = 0;
+    w->binary = false; /* another may follow */
+    w->begun = false;
+    w->binary_err = err;
+    if (err)
+        note(w, err, &why);
+    fs_text_clear(&why);
+    return err;
+}
+
+static int refuse_cut(fs_control_write *w)
+{
+    return refuse(w, -EINVAL, "a .npy file was begun here and not finished; a whole one is accepted");
 }
 
 /* What cannot be text at all. */
@@ -253,6 +320,13 @@ int fs_control_write_data(fs_control_write *w, const char *data, size_t bytes, u
     if (bytes == 0)
         return 0;
     pthread_mutex_lock(&w->lock);
+    if (w->control->numbered && !w->binary && !w->begun && bytes >= 6 && memcmp(data, "\x93NUMPY", 6) == 0)
+        w->binary = true;
+    if (w->binary) {
+        int refused = take_binary(w, data, bytes, lock_owner);
+        pthread_mutex_unlock(&w->lock);
+        return refused ? refused : (int)bytes;
+    }
     int err = w->broken ? refuse(w, -EINVAL,
                                  "the write before this one was refused in the middle of a line, so what follows is not "
                                  "a whole line; open the control again")
@@ -269,6 +343,10 @@ int fs_control_write_flush(fs_control_write *w, uint64_t lock_owner)
     pthread_mutex_lock(&w->lock);
     writer *own = find_writer(w, lock_owner);
     int err = own ? finish_writer(w, own) : 0;
+    if (!err && w->binary && w->binary_owner == lock_owner)
+        err = refuse_cut(w);
+    if (!err && w->binary_owner == lock_owner)
+        err = w->binary_err;
     pthread_mutex_unlock(&w->lock);
     return err;
 }
@@ -279,6 +357,11 @@ void fs_control_write_close(fs_control_write *w)
         return;
     while (w->writers)
         finish_writer(w, w->writers);
+    if (w->binary)
+        refuse_cut(w);
+    if (w->seen)
+        w->control->numbered->forget(w->seen);
+    free(w->file);
     pthread_mutex_destroy(&w->lock);
     free(w->path);
     free(w);

@@ -15,6 +15,7 @@
 #include "batch.h"
 #include "control.h"
 #include "folder.h"
+#include "compacter.h"
 #include "keeper.h"
 #include "log.h"
 #include "loop.h"
@@ -236,6 +237,7 @@ void fs_session_end(fs_state *fs)
     watch_stop(fs);
     fuse_session_unmount(fs->session);
     locks_stop(fs);
+    compacter_stop();
     keeper_stop(fs);
     notices_stop(fs);
     fs_batches_free(fs);

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fail.h"
 #include "io.h"
@@ -16,6 +17,7 @@
 #include "settle.h"
 #include "store.h"
 #include "target.h"
+#include "view.h"
 
 /* ---- ranges ---------------------------------------------------------------------------------------------------- */
 
@@ -275,6 +277,58 @@ static uint64_t count_deleted(const npk_known *k, const struct ranges *r)
         n += stop - start - (npk__live_rank(k->live, stop) - npk__live_rank(k->live, start));
     }
     return n;
+}
+
+/* The rows of a file behind ranges of an older numbering, exactly: what was deleted then and between them stays as it is
+ * now. */
+static int seen_to_physical(const char *name, const struct ranges *from, const npk__shown *seen, uint64_t rows,
+                            struct ranges *out)
+{
+    int err = 0;
+    for (size_t i = 0; i < from->count && !err; i++)
+        for (uint64_t row = from->at[i].start, n, first; row < from->at[i].stop && !err; row += n) {
+            n = npk__view_run(seen->live, row, from->at[i].stop - row, &first);
+            err = first + n <= rows ? add_range(out, first, first + n)
+                                    : npk__fail(-ERANGE, "\"%s\": row %" PRIu64 " was cut off meanwhile", name, row);
+        }
+    return err;
+}
+
+npk_err npk_drop_seen_rows(npk_store *s, const char *name, const npk_rows *rows, const npk_view *seen, uint64_t inode,
+                           uint64_t *dropped)
+{
+    struct opened o = {.target = NPK_TARGET_NONE};
+    struct ranges r = {0}, physical = {0};
+    struct stat st;
+    uint64_t count = 0;
+    if (rows->row_count == 0)
+        return npk_drop_rows(s, name, rows, NPK_ANY_GENERATION, dropped);
+    const npk__shown *shown = seen ? npk__view_shown(seen) : NULL;
+    int err = open_marks(s, name, NPK_ANY_GENERATION, &o);
+    const npk_known *k = &o.marks.known;
+    if (!err && (npk__fstat(o.target.fd, &st) != 0 || st.st_ino != inode))
+        err = npk__fail(-ESTALE, "\"%s\": another file has the name by now, whose rows may be others; look again", name);
+    if (!err)
+        err = collect(name, rows, shown ? shown->rows : k->rows, &r);
+    if (!err)
+        err = sort_ranges(&r);
+    if (!err) {
+        count = merge_ranges(&r);
+        if (shown) {
+            err = seen_to_physical(name, &r, shown, k->rows, &physical);
+            free(r.at);
+            r = physical;
+        }
+        if (!err)
+            count -= count_deleted(k, &r);
+        if (!err && count > 0)
+            err = npk__marks_record(&o.marks, NPK_DELREC_DROP, r.at, r.count);
+    }
+    free(r.at);
+    close_marks(&o);
+    if (!err && dropped)
+        *dropped = count;
+    return err;
 }
 
 static int collect_physical(const char *name, const npk_range *physical, size_t count, uint64_t rows,

@@ -356,6 +356,11 @@ uint64_t npk_rows_take_range(const npk_rows *r, npk_rows_cursor *cursor, uint64_
  * nothing is applied), -ESTALE (the generation has moved), -EMLINK (several hard links), -ENOTSUP (no row array),
  * -EUCLEAN (which rows are deleted is in doubt: npk check --keep or --set-aside). */
 npk_err npk_drop_rows(npk_store *s, const char *name, const npk_rows *rows, uint64_t generation, uint64_t *dropped);
+/* The same for rows as somebody saw them some time ago: numbered as in the view `seen` (NULL: nothing was deleted) of the
+ * data file with this inode. Rows that were deleted meanwhile are no error. -ESTALE: another file has the name by now. */
+typedef struct npk_view npk_view;
+npk_err npk_drop_seen_rows(npk_store *s, const char *name, const npk_rows *rows, const npk_view *seen, uint64_t inode,
+                           uint64_t *dropped);
 typedef struct npk_range {
     uint64_t start, stop; /* start <= row < stop */
 } npk_range;
@@ -704,7 +709,6 @@ void npk_dir_tidy(npk_store *s, const char *dir_path);
 
 /* An open view: the numbering of an array with deleted rows as it was when opened (P22), for whoever serves its bytes.
  * Immutable; any number of threads. */
-typedef struct npk_view npk_view;
 /* The view of this open file (P6). *out = NULL: a clean array or a plain file, show the file itself. -EUCLEAN: in doubt
  * (P10). -ESTALE: another file has taken the name since it was opened; open it by its name again. Never waits, never
  * writes. */

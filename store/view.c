@@ -51,6 +51,11 @@ uint64_t npk__view_run(const npk_live *live, uint64_t logical, uint64_t most, ui
     return npk__live_next_deleted(live, first, &start, &stop) && start - first < most ? start - first : most;
 }
 
+const npk__shown *npk__view_shown(const npk_view *v)
+{
+    return &v->shown;
+}
+
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 /* 1: *k is known of the file, whose facts are *info; 0: it is no view. */

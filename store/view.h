@@ -22,6 +22,9 @@ typedef struct npk__shown {
 /* Bytes of it, which are all inside: short if the file was cut. No sentence. */
 ssize_t npk__shown_read(const npk__shown *v, int fd, uint64_t offset, void *out, size_t bytes);
 
+/* What is shown by an open view. */
+const npk__shown *npk__view_shown(const npk_view *v);
+
 /* Runs of live rows: from logical row *logical on, at most `most` rows that follow each other in the file. Returns how
  * many, *physical the first. */
 uint64_t npk__view_run(const npk_live *live, uint64_t logical, uint64_t most, uint64_t *physical);

@@ -261,6 +261,133 @@ def plain_tools(m):
             expect(f.read() == image(TENTH), True, name)
 
 
+def shell(m, command):
+    done = subprocess.run(["sh", "-c", command], cwd=m.mnt, capture_output=True, text=True)
+    return done.returncode, done.stderr.strip()
+
+
+def read(m, control, name="x.npy"):
+    with open(m.control(name, control)) as f:
+        return f.read()
+
+
+def write(m, control, text, name="x.npy"):
+    with open(m.control(name, control), "w") as f:
+        f.write(text)
+
+
+def save_into(m, array):
+    with open(m.control("x.npy", "drop"), "wb") as f:
+        np.save(f, array)
+
+
+@test
+def every_way_to_drop(m):
+    np.save(m.path("x.npy"), ROWS)
+    want = ROWS
+    for command, rows in (("echo 5 > .npk/x.npy/drop", [5]), ("printf 5 > .npk/x.npy/drop", [5]),
+                          ("printf '0,3,-1\\n10:20\\n' > .npk/x.npy/drop", [0, 3, -1, *range(10, 20)]),
+                          ("seq 0 7 900 > .npk/x.npy/drop", range(0, 901, 7)),
+                          ("echo ::2 | tee .npk/x.npy/drop > /dev/null", None),
+                          ("seq 0 3 300 | dd of=.npk/x.npy/drop bs=5 status=none", range(0, 301, 3))):
+        expect(shell(m, command), (0, ""), command)
+        want = want[1::2] if rows is None else np.delete(want, [r % len(want) for r in rows], axis=0)
+        same(m, "x.npy", want, "after " + command)
+    expect(read(m, "drop"), "%d\n" % (1000 - len(want)))
+    save_into(m, np.array([0, 2, -1]))
+    want = np.delete(want, [0, 2, len(want) - 1], axis=0)
+    same(m, "x.npy", want, "after np.save of indices")
+    mask = np.arange(len(want)) % 3 == 0
+    save_into(m, mask)
+    want = want[~mask]
+    same(m, "x.npy", want, "after np.save of a mask")
+    expect((read(m, "rows"), read(m, "live"), read(m, "deleted")), tuple("%d\n" % n for n in (len(want), len(want), 1000 - len(want))))
+
+
+@test
+def one_open_means_one_numbering(m):
+    np.save(m.path("x.npy"), ROWS)
+    with open(m.control("x.npy", "drop"), "w", buffering=1) as f:
+        f.write("0\n")
+        same(m, "x.npy", ROWS[1:], "the first line acts at once")
+        f.write("1\n")
+        f.write("1:3\n-1\n")
+    same(m, "x.npy", ROWS[3:-1])
+
+
+@test
+def drops_that_are_refused(m):
+    np.save(m.path("x.npy"), ROWS)
+    for text, errno, words in (("1000", "ERANGE", ("1000", "-1000 to 999")), ("0,5000", "ERANGE", ("5000",)), ("x", "EINVAL", ('"x"', "is no index")),
+                               ("0\n1\nx\n", "EINVAL", ('"x"',)), ("gen=7 0", "ESTALE", ("gen", "7"))):
+        expect(err(write, m, "drop", text), errno, text)
+        expect([w for w in words if w not in read(m, "last_error")], [], read(m, "last_error"))
+        expect("x.npy" in m.fact("last_error"), True)
+    expect(err(save_into, m, np.ones(3, bool)), "EINVAL")
+    expect(err(save_into, m, np.ones(3)), "EINVAL")
+    expect(err(write, m, "drop", "0\n", "none.npy"), "ENOENT")
+    np.save(m.path("scalar.npy"), np.float64(1))
+    expect(err(write, m, "drop", "0\n", "scalar.npy") is not None, True)
+    same(m, "x.npy", ROWS, "nothing was deleted")
+    generation = dict(line.split("\t") for line in read(m, "compact").splitlines())["generation"]
+    write(m, "drop", "gen=%s 0\n" % generation)
+    same(m, "x.npy", ROWS[1:])
+    expect(err(write, m, "drop", "gen=%s 0\n" % generation), "ESTALE", "the generation has moved")
+
+
+@test
+def restore_and_compact(m):
+    np.save(m.path("x.npy"), ROWS)
+    write(m, "drop", "10:20\n30:33\n")
+    expect(read(m, "restore"), "10:20\n30:33\n")
+    write(m, "restore", "15:31\n")
+    expect(read(m, "restore"), "10:15\n31:33\n")
+    expect((err(write, m, "restore", "1001\n"), err(write, m, "restore", "some\n")), ("ERANGE", "EINVAL"))
+    held = np.load(m.path("x.npy"), mmap_mode="r")
+    facts = dict(line.split("\t") for line in read(m, "compact").splitlines())
+    expect((facts["state"], facts["rows"], facts["deleted"], facts["reclaimable"]), ("idle", "993", "7", "112"))
+    writer = open(m.path("x.npy"), "r+b")
+    expect(err(write, m, "compact", "1\n"), "EBUSY")
+    expect("x.npy" in m.fact("last_error"), True)
+    writer.close()
+    write(m, "compact", "1\n")
+    want = np.delete(ROWS, [*range(10, 15), 31, 32], axis=0)
+    same(m, "x.npy", want)
+    expect((held == want).all(), True)
+    expect(os.path.getsize(m.below("x.npy")), 128 + 16 * 993)
+    expect(dict(line.split("\t") for line in read(m, "compact").splitlines())["state"], "clean")
+    write(m, "drop", "0\n")
+    write(m, "restore", "all\n")
+    same(m, "x.npy", want)
+    expect((err(write, m, "compact", "2\n"), err(write, m, "compact", "auto:101%\n")), ("EINVAL", "EINVAL"))
+
+
+@test
+def compaction_by_policy(m):
+    np.save(m.path("x.npy"), ROWS)
+    write(m, "compact", "auto:20%\n")
+    write(m, "drop", ":100\n")
+    expect("auto\t20%" in read(m, "compact"), True)
+    expect(os.path.getsize(m.below("x.npy")), 128 + 16 * 1000, "ten of a hundred are not due")
+    write(m, "drop", ":100\n")
+    mountlib.wait_until(lambda: os.path.getsize(m.below("x.npy")) == 128 + 16 * 800, what="the compaction")
+    same(m, "x.npy", ROWS[200:])
+
+
+@test
+def names_follow_their_rows(m):
+    np.save(m.path("x.npy"), ROWS)
+    write(m, "names", "head\t0\t10\ntail\t990\t1000\n")
+    write(m, "drop", "5:7\n100:200\n")
+    expect(read(m, "names"), "head\t0\t8\ntail\t888\t898\n")
+    write(m, "compact", "1\n")
+    expect(read(m, "names"), "head\t0\t8\ntail\t888\t898\n")
+    write(m, "names", "head\n")
+    expect(read(m, "names"), "tail\t888\t898\n")
+    expect((err(write, m, "names", "a\t0\t5000\n"), err(write, m, "names", "a\t0\n"), err(write, m, "names", "none\n")),
+           ("ERANGE", "EINVAL", "ENOENT"))
+
+
 @test
 def passthrough_again_after_compact(m):
     view(m)

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* compacter.c - see compacter.h. One list of jobs for the process, which has one mount. */
+#include "compacter.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "control_table.h"
+#include "node_table.h"
+#include "notice.h"
+
+#define RETRY_S 2    /* an array that somebody writes is tried again after this */
+#define NICENESS 15
+
+typedef struct job {
+    struct job *next;
+    char *path;
+    bool running;
+    uint64_t done, all;
+} job;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* protects all below; a leaf */
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static job *jobs;
+static pthread_t thread;
+static bool started, stopping;
+
+static job *find(const char *path, bool running)
+{
+    for (job *j = jobs; j; j = j->next)
+        if (j->running == running && strcmp(j->path, path) == 0)
+            return j;
+    return NULL;
+}
+
+/* The lock is held. NULL: no memory. */
+static job *add(const char *path, bool running)
+{
+    job *j = calloc(1, sizeof *j);
+    char *copy = strdup(path);
+    if (!j || !copy) {
+        free(j);
+        free(copy);
+        return NULL;
+    }
+    *j = (job){.next = jobs, .path = copy, .running = running};
+    return jobs = j;
+}
+
+static void drop(job *gone)
+{
+    job **at = &jobs;
+    while (*at != gone)
+        at = &(*at)->next;
+    *at = gone->next;
+    free(gone->path);
+    free(gone);
+}
+
+static int advance(void *ctx, uint64_t done, uint64_t all)
+{
+    job *j = ctx;
+    pthread_mutex_lock(&lock);
+    j->done = done;
+    j->all = all;
+    bool stop = stopping;
+    pthread_mutex_unlock(&lock);
+    return stop;
+}
+
+int compacter_run(fs_state *fs, const char *path)
+{
+    pthread_mutex_lock(&lock);
+    job *j = add(path, true);
+    pthread_mutex_unlock(&lock);
+    char *name = j ? fs_array_name(path) : NULL;
+    int err = name ? npk_compact(fs->store, name, 0, advance, j) : -ENOMEM;
+    free(name);
+    pthread_mutex_lock(&lock);
+    if (j)
+        drop(j);
+    pthread_mutex_unlock(&lock);
+    return err;
+}
+
+bool compacter_progress(const char *path, uint64_t *done, uint64_t *all)
+{
+    pthread_mutex_lock(&lock);
+    const job *j = find(path, true);
+    if (j) {
+        *done = j->done;
+        *all = j->all;
+    }
+    pthread_mutex_unlock(&lock);
+    return j != NULL;
+}
+
+/* Is the share of deleted rows what the policy asks for? */
+static bool is_due(fs_state *fs, const char *path)
+{
+    unsigned percent = 0;
+    npk_info info;
+    char *name = fs_array_name(path);
+    bool due = name && npk_compact_policy(fs->store, name, &percent) == 0 && percent > 0 &&
+               npk_stat(fs->store, name, &info) == 0;
+    if (due) {
+        due = info.deleted > 0 && (double)info.deleted * 100 >= (double)info.physical_rows * percent;
+        npk_info_clear(&info);
+    }
+    free(name);
+    return due;
+}
+
+/* The kernel is told what an array's name leads to now. */
+static void tell(fs_state *fs, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    fs_node *dir = fs->nodes->root;
+    if (slash) {
+        char *work = strndup(path, (size_t)(slash - path)), *rest = work, *part;
+        node_pin(fs, dir);
+        while (dir && (part = strsep(&rest, "/"))) {
+            fs_node *below = node_find(fs, dir, part);
+            node_unpin(fs, dir);
+            dir = below;
+        }
+        free(work);
+    } else {
+        node_pin(fs, dir);
+    }
+    if (dir) {
+        notice_array_changed(fs, dir, slash ? slash + 1 : path);
+        node_unpin(fs, dir);
+    }
+}
+
+static void *work(void *arg)
+{
+    fs_state *fs = arg;
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICENESS);
+    pthread_mutex_lock(&lock);
+    while (!stopping) {
+        job *j = jobs;
+        while (j && j->running)
+            j = j->next;
+        if (!j) {
+            pthread_cond_wait(&cond, &lock);
+            continue;
+        }
+        char *path = strdup(j->path);
+        drop(j);
+        pthread_mutex_unlock(&lock);
+        int err = path && is_due(fs, path) ? compacter_run(fs, path) : -ENOENT;
+        if (err == 0)
+            tell(fs, path);
+        else if (err != -EBUSY && err != -ECANCELED && err != -ENOENT)
+            fs_note_failure(fs, path ? path : "", npk_error());
+        pthread_mutex_lock(&lock);
+        if (err == -EBUSY && !stopping) { /* somebody writes it, or has it mapped for that */
+            struct timespec until;
+            if (!find(path, false))
+                add(path, false);
+            clock_gettime(CLOCK_REALTIME, &until);
+            until.tv_sec += RETRY_S;
+            while (!stopping && pthread_cond_timedwait(&cond, &lock, &until) != ETIMEDOUT)
+                continue;
+        }
+        free(path);
+    }
+    pthread_mutex_unlock(&lock);
+    return NULL;
+}
+
+void compacter_consider(fs_state *fs, const char *path)
+{
+    if (fs->read_only || !is_due(fs, path))
+        return;
+    pthread_mutex_lock(&lock);
+    if (!find(path, false))
+        add(path, false);
+    if (!started && !stopping)
+        started = pthread_create(&thread, NULL, work, fs) == 0;
+    pthread_cond_signal(&cond);
+    pthread_mutex_unlock(&lock);
+}
+
+void compacter_stop(void)
+{
+    pthread_mutex_lock(&lock);
+    stopping = true;
+    bool join = started;
+    started = false;
+    pthread_cond_broadcast(&cond);
+    pthread_mutex_unlock(&lock);
+    if (join)
+        pthread_join(thread, NULL);
+    pthread_mutex_lock(&lock);
+    for (job *j = jobs, *after; j; j = after) {
+        after = j->next;
+        if (!j->running)
+            drop(j);
+    }
+    pthread_mutex_unlock(&lock);
+}
