@@ -17,9 +17,13 @@
 #include "swap.h"
 #include "view.h"
 
-/* Data is copied in pieces of this much, each synced: while the lease is held an opener waits in the kernel, and gives
- * the operation notice by it. */
+/* Data is copied in pieces of this much: while the lease is held an opener waits in the kernel, and gives the operation
+ * notice by it. */
 #define PIECE (UINT64_C(32) << 20)
+/* So much is given to the disk at once, and so much is waited for: a sync at the end would keep openers for as long as
+ * the disk takes for everything. */
+#define BEHIND (UINT64_C(8) << 20)
+#define SYNCED (UINT64_C(512) << 20)
 /* A run of live rows this long is copied by a call of its own; shorter ones are gathered into pieces of the other size.
  */
 #define LONG_RUN (UINT64_C(256) << 10)
@@ -55,7 +59,7 @@ struct copy {
     const npk_rewriting *r;
     int from, to;
     bool leased;
-    uint64_t done, synced; /* bytes of data written, and those of them that are on the disk */
+    uint64_t done, behind, synced; /* bytes of data written, given to the disk, and on the disk */
 };
 
 /* Between two pieces: is the lease ours, does the caller go on? */
@@ -65,7 +69,11 @@ static int pause_copy(struct copy *c)
         return lease_lost(c->t);
     if (c->r->progress && c->r->progress(c->r->ctx, c->done, c->r->data_bytes) != 0)
         return npk__fail(-ECANCELED, "\"%s\": stopped; nothing has changed", c->t->name);
-    if (c->done - c->synced < PIECE)
+    if (c->done - c->behind >= BEHIND) { /* the disk works while the next piece is copied, and the last sync is short */
+        npk__writeback(c->to);
+        c->behind = c->done;
+    }
+    if (c->done - c->synced < SYNCED)
         return 0;
     c->synced = c->done;
     int err = npk__fdatasync(c->to);
