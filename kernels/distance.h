@@ -80,6 +80,7 @@ typedef struct kn_distance {
     kn_panel *panel_dot_f32, *panel_l2sq_f32, *panel_dot_f64, *panel_l2sq_f64, *panel_dot_i8, *panel_and_bits,
         *panel_xor_bits;
     kn_dot_squares *dot_squares_f32, *dot_squares_f64;
+    kn_dot_squares *dot_squares_f16; /* rows of half precision, the query float; NULL: widen them first */
     kn_per_row *squares_f32, *squares_f64, *squares_i8, *count_bits;
     kn_select_panel *select_panel;
     kn_select_rows *select_rows;

@@ -24,6 +24,34 @@ static void widen_f16(const kn_block *b, float *out)
     }
 }
 
+static void dot_squares_f16(const kn_block *b, const void *query, float *out, float *squares)
+{
+    const float *q = query;
+    for (size_t i = 0; i < b->count; i++) {
+        const uint8_t *row = row_at(b, i);
+        __m256 dot[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()},
+               square[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        size_t k = 0;
+        ask_chosen(b, i);
+        for (; k + 16 <= b->dim; k += 16)
+            for (size_t c = 0; c < 2; c++) {
+                __m256 x = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(row + 2 * k + 16 * c)));
+                dot[c] = _mm256_fmadd_ps(x, _mm256_loadu_ps(q + k + 8 * c), dot[c]);
+                square[c] = _mm256_fmadd_ps(x, x, square[c]);
+            }
+        float rest = 0, rest_square = 0;
+        for (; k < b->dim; k++) {
+            uint16_t h;
+            memcpy(&h, row + 2 * k, sizeof(h));
+            float x = _cvtsh_ss(h);
+            rest += x * q[k];
+            rest_square += x * x;
+        }
+        out[i] = sum_f32((vf)_mm256_add_ps(dot[0], dot[1])) + rest;
+        squares[i] = sum_f32((vf)_mm256_add_ps(square[0], square[1])) + rest_square;
+    }
+}
+
 /* ---- int8 ------------------------------------------------------------------------------------------------------ */
 
 /* 16 elements each, widened: a product of two pairs fits 32 bits. */
@@ -148,4 +176,5 @@ const kn_distance kn_distance_avx2 = {
     .squares_i8 = kn_squares_i8_avx2,
     .count_bits = kn_count_bits_avx2,
     .widen_f16 = widen_f16,
+    .dot_squares_f16 = dot_squares_f16,
 };

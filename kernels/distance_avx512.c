@@ -11,4 +11,5 @@ const kn_distance kn_distance_avx512 = {
     .squares_i8 = kn_squares_i8_avx2,
     .count_bits = kn_count_bits_avx2,
     .widen_f16 = widen_f16,
+    .dot_squares_f16 = dot_squares_f16,
 };

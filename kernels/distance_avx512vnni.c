@@ -271,4 +271,5 @@ const kn_distance kn_distance_avx512vnni = {
     .squares_i8 = squares_i8,
     .count_bits = count_bits,
     .widen_f16 = widen_f16,
+    .dot_squares_f16 = dot_squares_f16,
 };

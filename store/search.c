@@ -200,7 +200,9 @@ static void choose_sizes(npk__search *s, const npk_search_options *o)
     if (s->task_rows == 0)
         s->task_rows = 64;
     uint64_t wide = s->dim * (s->class == NPK__F64 ? 8 : s->class == NPK__F32 ? 4 : 1);
-    uint64_t block = BLOCK_BYTES / (wide > 0 ? wide : 1);
+    /* For few queries the converted rows are read as soon as they are written: from the first-level cache. */
+    uint64_t bytes = s->converted && s->query_count <= KN_FEW ? BLOCK_BYTES / 4 : BLOCK_BYTES;
+    uint64_t block = bytes / (wide > 0 ? wide : 1);
     s->block_rows = block > KN_BLOCK_ROWS ? KN_BLOCK_ROWS : block < 8 ? 8 : block & ~UINT64_C(7);
 }
 

@@ -153,6 +153,8 @@ typedef struct npk__terms {
 void npk__form_query(const npk__search *s, npk__query *q);
 /* Are the scores of a block made together with its terms: one query, whose rows need their squares? */
 bool npk__form_scores_too(const npk__search *s);
+/* And from rows of half precision, without converting them? */
+bool npk__form_takes_half(const npk__search *s);
 /* Terms of the rows of a block, after conversion; those of kl come with its logarithms. scores: NULL, or where the
  * query's go, too. */
 void npk__form_rows(const npk__search *s, const kn_block *b, npk__terms *terms, float *scores);

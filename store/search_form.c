@@ -152,6 +152,17 @@ static void fill(float *at, size_t count, float value)
         at[i] = value;
 }
 
+bool npk__form_scores_too(const npk__search *s)
+{
+    bool product = s->metric == NPK_DOT || s->metric == NPK_COSINE;
+    return s->query_count == 1 && product && (s->class == NPK__F32 || s->class == NPK__F64);
+}
+
+bool npk__form_takes_half(const npk__search *s)
+{
+    return npk__form_scores_too(s) && s->class == NPK__F32 && s->type == KN_F16 && s->kernel->dot_squares_f16 != NULL;
+}
+
 static void rows_float(const npk__search *s, const kn_block *b, npk__terms *t, float *scores)
 {
     float up = (float)(1 + s->error);
@@ -160,7 +171,9 @@ static void rows_float(const npk__search *s, const kn_block *b, npk__terms *t, f
         return;
     }
     float *squares = t->squares;
-    if (scores)
+    if (scores && npk__form_takes_half(s))
+        s->kernel->dot_squares_f16(b, s->packed_few, scores, squares);
+    else if (scores)
         (s->class == NPK__F64 ? s->kernel->dot_squares_f64 : s->kernel->dot_squares_f32)(b, s->packed_few, scores,
                                                                                          squares);
     else
@@ -187,12 +200,6 @@ static void rows_i8(const npk__search *s, const kn_block *b, npk__terms *t)
     }
     fill(t->scale, b->count, 2);
     memcpy(t->add, squares, b->count * sizeof(float));
-}
-
-bool npk__form_scores_too(const npk__search *s)
-{
-    bool product = s->metric == NPK_DOT || s->metric == NPK_COSINE;
-    return s->query_count == 1 && product && (s->class == NPK__F32 || s->class == NPK__F64);
 }
 
 void npk__form_rows(const npk__search *s, const kn_block *b, npk__terms *t, float *scores)

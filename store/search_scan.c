@@ -365,7 +365,7 @@ static void run_block(npk__worker *w, size_t from, size_t count)
     }
     if (s->swap)
         swap_rows(w, &b);
-    if (s->converted &&
+    if (s->converted && !npk__form_takes_half(s) &&
         !(s->swap && ((s->class == NPK__F32 && s->type == KN_F32) || (s->class == NPK__F64 && s->type == KN_F64))))
         convert_rows(w, &b);
     npk__form_rows(s, &b, w->terms, npk__form_scores_too(s) ? w->scores : NULL);

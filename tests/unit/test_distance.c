@@ -406,6 +406,35 @@ static void test_half(void)
         }
 }
 
+static void test_half_rows(void)
+{
+    static uint16_t halves[ROWS * MOST_DIM];
+    static float wide[ROWS * MOST_DIM], squares[2][KN_BLOCK_ROWS];
+    for (size_t t = 0; t < table_count; t++)
+        for (size_t dim = 0; dim < MOST_DIM && tables[t]->dot_squares_f16; dim++) {
+            struct shape s = draw_shape(dim, 2, (unsigned)dim);
+            uint8_t *rows = place(row_memory, ROWS * dim * 2, s.at_end);
+            float *query = (float *)(void *)place(query_memory, dim * 4, true);
+            for (size_t i = 0; i < ROWS * dim; i++)
+                halves[i] = (uint16_t)(draw() & 0xbfff); /* finite: below 2 */
+            memcpy(rows, halves, ROWS * dim * 2);
+            put_values((uint8_t *)query, dim, 4, NORMAL);
+            kn_block b = block_of(&s, rows);
+            tables[t]->widen_f16(&b, wide);
+            kn_block w = {.rows = wide, .row_bytes = dim * 4, .count = s.count, .dim = dim};
+            unit_note("%s, dim %zu", kn_isa_name(tables[t]->isa), dim);
+            tables[t]->dot_squares_f16(&b, query, scores, squares[0]);
+            tables[t]->dot_squares_f32(&w, query, others, squares[1]);
+            for (size_t i = 0; i < s.count; i++) {
+                double size = 0;
+                for (size_t k = 0; k < dim; k++)
+                    size += fabs((double)wide[i * dim + k] * query[k]);
+                CHECK(fabs((double)scores[i] - others[i]) <= 2 * ((double)dim + 16) * 0x1p-24 * size);
+                CHECK(fabs((double)squares[0][i] - squares[1][i]) <= 2 * ((double)dim + 16) * 0x1p-24 * squares[1][i]);
+            }
+        }
+}
+
 static void check_logs(const kn_distance *k, size_t dim, float epsilon)
 {
     static float logs[ROWS * MOST_DIM], norm[KN_BLOCK_ROWS], tiny[KN_BLOCK_ROWS], sum[KN_BLOCK_ROWS],
@@ -506,6 +535,7 @@ int main(void)
     RUN(test_bytes);
     RUN(test_select);
     RUN(test_half);
+    RUN(test_half_rows);
     RUN(test_logs);
     return UNIT_RESULT();
 }
