@@ -189,7 +189,7 @@ static void *worker(void *arg)
     pthread_mutex_lock(&u->mutex);
     while (!err && u->err == 0) {
         target *t = NULL;
-        uint64_t first, count;
+        uint64_t first = 0, count = 0;
         int got = take(u, &t, &first, &count);
         err = got < 0 ? got : 0;
         if (got <= 0)
