@@ -16,6 +16,8 @@
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     wire_init(userdata, conn);
+    /* Nobody else's locks are here: the kernel keeps those of this machine by itself. */
+    conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
 }
 
 /* What is under `.npk` is looked at each time; the rest never changes. */

@@ -390,7 +390,7 @@ static int check_options(const npk_pack_options *o)
     return 0;
 }
 
-static int pack_to(npk_store *s, int fd, const npk_pack_options *o, const struct stat *skip, size_t skip_count)
+static int pack_to(npk_store *s, int fd, const char *label, const npk_pack_options *o, const struct stat *skip, size_t skip_count)
 {
     packing p = {.s = s, .o = o, .frame_target = o->frame_bytes ? o->frame_bytes : FRAME};
     pthread_mutex_init(&p.mutex, NULL);
@@ -402,7 +402,7 @@ static int pack_to(npk_store *s, int fd, const npk_pack_options *o, const struct
         npk__pkg_header h = {.zstd = ZSTD_versionNumber(),
                              .mode = root->st_mode & 07777,
                              .mtime_ns = (int64_t)root->st_mtim.tv_sec * 1000000000 + root->st_mtim.tv_nsec};
-        err = npk__pack_out_open(&p.out, fd, &h);
+        err = npk__pack_out_open(&p.out, fd, label, &h);
     }
     if (!err)
         err = run_with_workers(&p);
@@ -431,7 +431,7 @@ npk_err npk_pack_fd(npk_store *s, int fd, const npk_pack_options *options)
     int err = check_store(s);
     if (!err)
         err = check_options(o);
-    return err ? err : pack_to(s, fd, o, &st, npk__fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? 1 : 0);
+    return err ? err : pack_to(s, fd, "-", o, &st, npk__fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? 1 : 0);
 }
 
 /* ---- to a name --------------------------------------------------------------------------------------------------- */
@@ -452,7 +452,7 @@ npk_err npk_pack(npk_store *s, const char *path, const npk_pack_options *options
     size_t skips = npk__fstat(file.fd, &skip[0]) == 0;
     if (npk__fstatat(file.dir_fd, file.leaf, &skip[skips]) == 0) /* the one that is replaced */
         skips++;
-    err = pack_to(s, file.fd, o, skip, skips);
+    err = pack_to(s, file.fd, path, o, skip, skips);
     if (!err)
         err = npk__newfile_publish(&file, path);
     npk__newfile_close(&file);

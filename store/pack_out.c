@@ -20,7 +20,7 @@ static int flush(npk__pack_out *o)
 {
     int err = o->buffered > 0 ? npk__write_full(o->fd, o->buffer, o->buffered, NULL) : 0;
     o->buffered = 0;
-    return err ? npk__fail_errno(err, "package") : 0;
+    return err ? npk__fail_errno(err, o->label) : 0;
 }
 
 static int put(npk__pack_out *o, const void *data, size_t bytes)
@@ -31,7 +31,7 @@ static int put(npk__pack_out *o, const void *data, size_t bytes)
     if (!err && bytes >= BUFFER) {
         err = npk__write_full(o->fd, data, bytes, NULL);
         if (err)
-            err = npk__fail_errno(err, "package");
+            err = npk__fail_errno(err, o->label);
     } else if (!err && bytes > 0) {
         memcpy(o->buffer + o->buffered, data, bytes);
         o->buffered += bytes;
@@ -53,10 +53,10 @@ static int reserve(uint8_t **at, size_t *capacity, size_t bytes)
     return 0;
 }
 
-int npk__pack_out_open(npk__pack_out *o, int fd, const npk__pkg_header *h)
+int npk__pack_out_open(npk__pack_out *o, int fd, const char *label, const npk__pkg_header *h)
 {
     uint8_t bytes[NPK__PKG_HEADER_BYTES];
-    *o = (npk__pack_out){.fd = fd, .buffer = malloc(BUFFER), .codec = npk__codec_new()};
+    *o = (npk__pack_out){.fd = fd, .label = label, .buffer = malloc(BUFFER), .codec = npk__codec_new()};
     if (!o->buffer || !o->codec)
         return npk__fail(-ENOMEM, "out of memory");
     npk__pkg_header_put(bytes, h);

@@ -12,6 +12,7 @@
 
 typedef struct npk__pack_out {
     int fd; /* borrowed */
+    const char *label; /* of the package, for sentences; borrowed */
     uint64_t at;
     uint8_t *buffer;
     size_t buffered;
@@ -30,7 +31,7 @@ typedef struct npk__pack_out {
 } npk__pack_out;
 
 /* *o is to be closed in any case. */
-int npk__pack_out_open(npk__pack_out *o, int fd, const npk__pkg_header *h);
+int npk__pack_out_open(npk__pack_out *o, int fd, const char *label, const npk__pkg_header *h);
 void npk__pack_out_close(npk__pack_out *o);
 /* A record; head: the bytes before the data, which a contiguous file repeats. */
 int npk__pack_out_begin(npk__pack_out *o, const npk__pkg_record *r, const uint8_t *head, uint64_t frames);

@@ -4,6 +4,7 @@
 
 Usage: package.py [WORD...]"""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -145,6 +146,18 @@ def nothing_can_be_changed():
         expect(err(os.truncate, x, 0), "EROFS")
         expect(err(os.utime, x), "EROFS")
         expect(err(open, p.mount.control("train/x.npy", "shape"), "w"), "EROFS")
+
+
+@test
+def locks_and_holes():
+    with Packed() as p:
+        with open(p.path("five.npy"), "rb") as a, open(p.path("five.npy"), "rb") as b:
+            fcntl.flock(a, fcntl.LOCK_SH)
+            fcntl.flock(b, fcntl.LOCK_SH)
+            expect(err(fcntl.flock, b, fcntl.LOCK_EX | fcntl.LOCK_NB), "EAGAIN")
+            fcntl.lockf(a, fcntl.LOCK_SH)
+            expect(a.seek(0, os.SEEK_DATA), 0)
+            expect(a.seek(0, os.SEEK_HOLE), os.path.getsize(p.path("five.npy")))
 
 
 @test
