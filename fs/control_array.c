@@ -459,6 +459,12 @@ const fs_control fs_array_controls[] = {
      "Named ranges of rows, each with its first row and the row behind its last, with tabs between; written to, such lines name "
      "ranges, and a name alone is removed.",
      false, false, fs_render_names, fs_check_names, fs_apply_names, NULL},
+    {"clone",
+     "Empty; written to, the shown rows are copied to a new array of that name: a path in the store, with the suffix or without.",
+     true, false, fs_render_clone, fs_check_clone, fs_apply_clone, NULL},
+    {"summary",
+     "Count, min, max, mean, std, NaNs and zeros of the values that are shown, each on a line, computed when it is opened.",
+     false, false, fs_render_summary, NULL, NULL, NULL},
     {"last_error", "One sentence about the last thing that failed on this array; empty before the first.", true, true,
      render_last_error, NULL, NULL, NULL},
 };

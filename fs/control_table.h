@@ -30,6 +30,12 @@ int fs_render_names(fs_state *fs, const char *path, fs_text *out);
 int fs_check_names(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
 int fs_apply_names(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
 
+/* control_whole.c: controls that read the whole array. */
+int fs_render_clone(fs_state *fs, const char *path, fs_text *out);
+int fs_check_clone(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
+int fs_apply_clone(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
+int fs_render_summary(fs_state *fs, const char *path, fs_text *out);
+
 /* The last sentence about an array ("" path: about anything of the mount) with its newline; nothing if there is none. */
 void fs_last_error(fs_state *fs, const char *path, fs_text *out);
 

@@ -20,6 +20,4 @@ static int not_yet(const char *what)
 #define U __attribute__((unused))
 
 /* Whole arrays. */
-STUB(npk_clone, U npk_store *s, U const char *from, U const char *to)
 STUB(npk_cast, U npk_store *s, U const char *name, U const char *dtype)
-STUB(npk_summarize, U npk_store *s, U const char *name, U npk_summary *out, U npk_progress *progress, U void *ctx)

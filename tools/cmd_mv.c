@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cmd_mv.c - `npk mv`: another name for an array of the same store.
+ * cmd_mv.c - `npk mv`: another name for an array of the same store; `npk clone`: a copy of it under another name.
  *
  * Any directory is a store, so two paths alone do not say which store they share. It is the directory of one of them
  * when that holds the other, a directory above both that has been used as a store (it has a sidecar folder), or what
@@ -121,14 +121,16 @@ static char *name_in(const char *path, const char *root)
     return strndup(rest, strlen(rest) - strlen(".npy"));
 }
 
-static int rename_in_store(const cli_args *args, const ends *e)
+typedef npk_err two_names(npk_store *s, const char *from, const char *to);
+
+static int act_in_store(const cli_args *args, const ends *e, two_names *act)
 {
     npk_store *store = NULL;
     char *from = name_in(e->from, e->root), *to = name_in(e->to, e->root);
     int err = from == NULL || to == NULL ? -ENOMEM : npk_store_open(e->root, 0, &store);
     int status = CLI_OK;
     if (err == 0)
-        err = npk_rename(store, from, to);
+        err = act(store, from, to);
     if (err == -EEXIST)
         status = cli_fail(e->to, "exists already; a new name is accepted");
     else if (err != 0)
@@ -147,19 +149,32 @@ static int rename_in_store(const cli_args *args, const ends *e)
     return status;
 }
 
-int cli_mv(const cli_args *args)
+static int on_two_names(const cli_args *args, bool clone)
 {
     cli_target from;
-    int status = cli_target_open(args->words[0], CLI_TARGET_ARRAY | CLI_TARGET_WRITE, &from);
+    int status = cli_target_open(args->words[0], CLI_TARGET_ARRAY | (clone ? 0 : CLI_TARGET_WRITE), &from);
     if (status != CLI_OK)
         return status;
     ends e = {0};
     status = find_ends(args, &from, &e);
-    if (status == CLI_OK)
-        status = from.mounted ? cli_mounted_rename(e.from, e.to) : rename_in_store(args, &e);
+    if (status == CLI_OK && from.mounted && clone)
+        status = cli_fail(args->words[0], "the store behind this mount is not for you to open; cp makes a copy there");
+    else if (status == CLI_OK)
+        status = from.mounted ? cli_mounted_rename(e.from, e.to)
+                              : act_in_store(args, &e, clone ? npk_clone : npk_rename);
     free(e.from);
     free(e.to);
     free(e.root);
     cli_target_close(&from);
     return status;
+}
+
+int cli_mv(const cli_args *args)
+{
+    return on_two_names(args, false);
+}
+
+int cli_clone(const cli_args *args)
+{
+    return on_two_names(args, true);
 }

@@ -174,6 +174,31 @@ const cli_command cli_commands[] = {
         cli_names,
     },
     {
+        "clone",
+        "A B [--store DIR]",
+        "copy the rows that are shown to a new array",
+        "B is NAME.npy, which must not exist, or a directory. Where the filesystem can,\n"
+        "both share their space until one is changed. Names of rows do not come along.\n",
+        cli_mv_options,
+        2,
+        2,
+        cli_clone,
+    },
+    {
+        "summary",
+        "X...",
+        "count, minimum, maximum, mean and more of the values",
+        "In one pass over the rows that are shown. NaNs are counted and left out of the\n"
+        "rest; integers are exact but for mean and std (of the population). Complex numbers\n"
+        "have no order, so no minimum.\n"
+        "\n"
+        "TSV has one key and value per line for one X; with several, one line each.\n",
+        cli_no_options,
+        1,
+        CLI_ANY_WORDS,
+        cli_summary,
+    },
+    {
         "batch",
         "begin|commit|abort|list DIR [ID]",
         "change several arrays of a store together",

@@ -68,6 +68,8 @@ int cli_drop(const cli_args *args);
 int cli_restore(const cli_args *args);
 int cli_compact(const cli_args *args);
 int cli_names(const cli_args *args);
+int cli_clone(const cli_args *args);
+int cli_summary(const cli_args *args);
 int cli_check(const cli_args *args);
 int cli_sync(const cli_args *args);
 int cli_reset(const cli_args *args);

@@ -375,6 +375,20 @@ def compaction_by_policy(m):
 
 
 @test
+def clone_and_summary(m):
+    view(m)
+    os.mkdir(m.path("group"))
+    write(m, "clone", "y.npy\n")
+    write(m, "clone", "group/z")
+    same(m, "y.npy", TENTH)
+    same(m, "group/z.npy", TENTH)
+    expect((err(write, m, "clone", "y\n"), err(write, m, "clone", "../q\n") is not None), ("EEXIST", True))
+    told = dict(line.split("\t") for line in read(m, "summary").splitlines())
+    expect(np.isclose([float(told.pop("mean")), float(told.pop("std"))], [TENTH.mean(), TENTH.std()], rtol=1e-12).all(), True)
+    expect(told, {"count": "3600", "min": "4", "max": "3999", "nans": "0", "zeros": "0"})
+
+
+@test
 def names_follow_their_rows(m):
     np.save(m.path("x.npy"), ROWS)
     write(m, "names", "head\t0\t10\ntail\t990\t1000\n")
