@@ -214,7 +214,8 @@ static void test_in_doubt(void)
         CHECK_EQ(npk_sync(p.store, "x"), 0);
         forget();
         copy_file(&p, "x.npy", "z.npy");
-        write_at(&p, "z.npy", 128 + 8000 * 16, (const uint8_t *)data + 8500 * 16, 11500 * 16); /* rows 8000 to 8499 are gone */
+        write_at(&p, "z.npy", 128 + 8000 * 16, (const uint8_t *)data + 8500 * 16,
+                 11500 * 16); /* rows 8000 to 8499 are gone */
         CHECK_EQ(renameat(p.dir, "z.npy", p.dir, "x.npy"), 0);
         npk_array *a;
         npk_view *v;
@@ -250,7 +251,6 @@ static int find_file(void *ctx, const char *name, unsigned char type)
         snprintf(f->log, sizeof(f->log), ".npkfs/%s", name);
     return 0;
 }
-
 
 static struct files files_of(place *p)
 {
@@ -309,6 +309,58 @@ static void test_state_cut_at_every_byte(void)
     }
     forget();
     CHECK_EQ(rows_of(&p, "x"), 45);
+    place_end(&p);
+}
+
+/* Whoever was removing an array died when its name was gone: an array that is the same by its bytes is another. */
+static void test_removed_and_made_again(void)
+{
+    place p = place_begin();
+    make(&p, "x", ROWS, 0);
+    CHECK_EQ(drop(&p, "x", 100, 50), 0);
+    int fd = openat(p.dir, "x.npy", O_RDONLY);
+    CHECK_EQ(npk_sidecar_leave(p.store, "x.npy", fd), 0);
+    CHECK_EQ(rows_of(&p, "x"), ROWS - 50);
+    NEED(unlinkat(p.dir, "x.npy", 0) == 0);
+    make(&p, "x", ROWS, 0);
+    close(fd);
+    forget();
+    CHECK_EQ(rows_of(&p, "x"), ROWS);
+    CHECK_EQ(drop(&p, "x", 0, 1), 0);
+    CHECK_EQ(rows_of(&p, "x"), ROWS - 1);
+    place_end(&p);
+}
+
+/* The log was written anew by a process that died before it removed the old one: whoever has the old one in memory
+ * must not go on with it. */
+static void test_a_log_that_was_replaced(void)
+{
+    place p = place_begin();
+    make(&p, "x", 1000, 0);
+    CHECK_EQ(drop(&p, "x", 100, 50), 0);
+    struct files before = files_of(&p);
+    NEED(linkat(p.dir, before.log, p.dir, "old", 0) == 0);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        npk_range first = {0, 1};
+        int err = 0;
+        for (unsigned i = 0; i < 800 && !err; i++) {
+            err = drop(&p, "x", 0, 1);
+            if (!err)
+                err = npk_restore_rows(p.store, "x", &first, 1, NPK_ANY_GENERATION, NULL);
+        }
+        _exit(err || drop(&p, "x", 500, 5) ? 1 : 0);
+    }
+    CHECK_EQ(place_wait(child), 0);
+    CHECK(strcmp(files_of(&p).log, before.log) != 0);
+    NEED(linkat(p.dir, "old", p.dir, before.log, 0) == 0);
+    CHECK_EQ(drop(&p, "x", 0, 7), 0);
+    CHECK_EQ(rows_of(&p, "x"), 938);
+    forget();
+    CHECK_EQ(rows_of(&p, "x"), 938);
+    CHECK_HAS(arrays_check(&p, NULL, NPK_CHECK_REPAIR).rules, "D8+");
+    CHECK_EQ(rows_of(&p, "x"), 938);
     place_end(&p);
 }
 
@@ -548,6 +600,8 @@ int main(void)
     RUN(test_in_doubt);
     RUN(test_damage);
     RUN(test_state_cut_at_every_byte);
+    RUN(test_removed_and_made_again);
+    RUN(test_a_log_that_was_replaced);
     RUN(test_rows_lost_with_power);
     RUN(test_refused);
     RUN(test_busy);
