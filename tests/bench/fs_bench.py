@@ -223,6 +223,44 @@ def many_rows(table, m, floor, count):
                lambda d: subprocess.run(["ls", "-l", d], stdout=subprocess.DEVNULL, check=True))
 
 
+def view_rows(table, m, mib):
+    """An array of 512-byte rows of which 10 % are deleted, against a native file of what is left."""
+    n = mib * 2048
+    rng = np.random.default_rng(2)
+    gone = np.flatnonzero(rng.random(n) < 0.1)
+    x = np.arange(n * 128, dtype="f4").reshape(n, 128)
+    np.save(f"{m.mnt}/v.npy", x)
+    np.save(f"{m.native}/v.npy", np.delete(x, gone, 0))
+    np.save(f"{m.native}/gone.npy", gone)
+    del x
+    npk = os.path.join(os.path.dirname(NPKFS), "npk")
+    subprocess.run([npk, "drop", f"{m.store}/v.npy", f"{m.native}/gone.npy"], check=True)
+    buffer = bytearray(1 << 20)
+
+    def read(d):
+        f = os.open(f"{d}/v.npy", os.O_RDONLY)
+        while os.readv(f, [buffer]):
+            pass
+        os.close(f)
+
+    def renumber(d):  # a row less: nothing that was read before is of use
+        if d == m.mnt:
+            subprocess.run([npk, "drop", f"{m.store}/v.npy", "0"], check=True)
+
+    def sum_mapped(d):
+        np.load(f"{d}/v.npy", mmap_mode="r").sum()
+
+    table.pair("view: read, first time", m, "<= 1.8", read, prepare=renumber)
+    table.pair("view: read, again", m, "-", read)
+    table.pair("view: np.load, first time", m, "<= 1.4", lambda d: np.load(f"{d}/v.npy"), prepare=renumber)
+    table.pair("view: np.load, again", m, "-", lambda d: np.load(f"{d}/v.npy"))
+    table.pair("view: mmap + sum, first time", m, "<= 3.5", sum_mapped, prepare=renumber)
+    table.pair("view: mmap + sum, again (new mapping)", m, "-", sum_mapped)
+    kept = {d: np.load(f"{d}/v.npy", mmap_mode="r") for d in (m.native, m.mnt)}
+    table.pair("view: sum of the same mapping", m, "<= 1.5", lambda d: kept[d].sum())
+    kept.clear()
+
+
 def memory_kib(pid):
     """Resident memory, counted: VmRSS of newer kernels may lag by many MiB after a process gave memory back."""
     with open(f"/proc/{pid}/smaps_rollup") as f:
@@ -275,7 +313,7 @@ def main():
     ap.add_argument("--quick", action="store_true", help="small sizes: for trying the benchmark itself")
     ap.add_argument("--tsv")
     ap.add_argument("--only", help="rows whose name contains this")
-    ap.add_argument("--parts", default="data,calls,many,big", help="which of data, calls, many, big (all)")
+    ap.add_argument("--parts", default="data,views,calls,many,big", help="which of data, views, calls, many, big (all)")
     args = ap.parse_args()
     if args.quick:
         args.size, args.repeats = 64, 3
@@ -293,6 +331,8 @@ def main():
                 if not served and mode != "passthrough":
                     print(f"skipped: passthrough on {base} ({m.fact('health', 'mode_reason')})")
                     continue
+                if "views" in args.parts and not served:
+                    view_rows(table, m, args.size)
                 if "data" in args.parts:
                     data_rows(table, m, args.size, served)
                 with Floor(m) as floor:
