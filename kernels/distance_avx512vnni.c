@@ -82,6 +82,24 @@ INLINE int32_t four_at(const uint8_t *x, size_t left)
     return four;
 }
 
+/* One step of a tile: four elements of each row, broadcast from memory, with those of all queries. */
+INLINE void step_i8(const int8_t *panel, const uint8_t *const *x, size_t k, size_t left, int rows, int vectors,
+                    __m512i (*sum)[2])
+{
+    __m512i q[2];
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; v++)
+        q[v] = _mm512_loadu_si512(panel + 64 * v);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        __m512i e = left >= 4 ? _mm512_castps_si512(_mm512_set1_ps(*(const float_at *)(x[r] + k)))
+                              : _mm512_set1_epi32(four_at(x[r] + k, left));
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], e, q[v]);
+    }
+}
+
 INLINE void tile_i8(const kn_block *b, const int8_t *panel, const int32_t *start, size_t i, int rows, int vectors,
                     float *out)
 {
@@ -94,21 +112,11 @@ INLINE void tile_i8(const kn_block *b, const int8_t *panel, const int32_t *start
         for (int v = 0; v < vectors; v++)
             sum[r][v] = _mm512_loadu_si512(start + v * LANES_I8);
     }
-    for (size_t k = 0; k < b->dim; k += 4, panel += 64 * vectors) {
-        size_t left = b->dim - k;
-        __m512i q[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            q[v] = _mm512_loadu_si512(panel + 64 * v);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            __m512i e =
-                _mm512_set1_epi32(__builtin_expect(left >= 4, 1) ? four_at(x[r] + k, 4) : four_at(x[r] + k, left));
-#pragma GCC unroll 2
-            for (int v = 0; v < vectors; v++)
-                sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], e, q[v]);
-        }
-    }
+    size_t k = 0;
+    for (; k + 4 <= b->dim; k += 4, panel += 64 * vectors)
+        step_i8(panel, x, k, 4, rows, vectors, sum);
+    if (k < b->dim)
+        step_i8(panel, x, k, b->dim - k, rows, vectors, sum);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
@@ -194,6 +202,26 @@ INLINE int64_t eight_at(const uint8_t *x, size_t left)
     return eight;
 }
 
+/* One step of a tile: 64 bits of each row, broadcast from memory. */
+INLINE void step_bits(const uint64_t *panel, const uint8_t *const *x, size_t k, size_t left, int rows, int vectors,
+                      bool both, __m512i (*sum)[2])
+{
+    __m512i q[2];
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; v++)
+        q[v] = _mm512_loadu_si512(panel + LANES_BITS * v);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        __m512i e = left >= 8 ? _mm512_castpd_si512(_mm512_set1_pd(*(const double_at *)(x[r] + k)))
+                              : _mm512_set1_epi64(eight_at(x[r] + k, left));
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++) {
+            __m512i a = both ? _mm512_and_si512(q[v], e) : _mm512_xor_si512(q[v], e);
+            sum[r][v] = _mm512_add_epi64(sum[r][v], _mm512_popcnt_epi64(a));
+        }
+    }
+}
+
 INLINE void tile_bits(const kn_block *b, const uint64_t *panel, size_t i, int rows, int vectors, bool both, float *out)
 {
     const uint8_t *x[8];
@@ -205,23 +233,11 @@ INLINE void tile_bits(const kn_block *b, const uint64_t *panel, size_t i, int ro
         for (int v = 0; v < vectors; v++)
             sum[r][v] = _mm512_setzero_si512();
     }
-    for (size_t k = 0; k < b->dim; k += 8, panel += LANES_BITS * vectors) {
-        size_t left = b->dim - k;
-        __m512i q[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            q[v] = _mm512_loadu_si512(panel + LANES_BITS * v);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            __m512i e =
-                _mm512_set1_epi64(__builtin_expect(left >= 8, 1) ? eight_at(x[r] + k, 8) : eight_at(x[r] + k, left));
-#pragma GCC unroll 2
-            for (int v = 0; v < vectors; v++) {
-                __m512i a = both ? _mm512_and_si512(q[v], e) : _mm512_xor_si512(q[v], e);
-                sum[r][v] = _mm512_add_epi64(sum[r][v], _mm512_popcnt_epi64(a));
-            }
-        }
-    }
+    size_t k = 0;
+    for (; k + 8 <= b->dim; k += 8, panel += LANES_BITS * vectors)
+        step_bits(panel, x, k, 8, rows, vectors, both, sum);
+    if (k < b->dim)
+        step_bits(panel, x, k, b->dim - k, rows, vectors, both, sum);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
