@@ -230,8 +230,9 @@ static int write_header(int log_fd, bool kept)
     return npk__pwrite_full(log_fd, &h, sizeof(h), 0);
 }
 
-/* The folder is made complete under a hidden name, so that no batch is ever seen half made. */
-static int make_files(int all_fd, const char *id, bool kept)
+/* The folder is made complete under a hidden name, so that no batch is ever seen half made, nor, if it is not to be
+ * kept, without its opener: *log_out is a descriptor of the log that holds the opener's lock, else -1. */
+static int make_files(int all_fd, const char *id, bool kept, int *log_out)
 {
     char hidden[NPK__BATCH_ID + 32];
     uint64_t number;
@@ -245,6 +246,8 @@ static int make_files(int all_fd, const char *id, bool kept)
     int log = folder < 0 ? folder : npk__openat(folder, "log", O_RDWR | O_CREAT | O_EXCL, 0600);
     int data = log < 0 ? log : npk__openat(folder, "data", O_RDWR | O_CREAT | O_EXCL, 0600);
     err = data < 0 ? data : write_header(log, kept);
+    if (!err && !kept)
+        err = npk__ofd_lock(log, F_WRLCK, OPENER_BYTE, 1);
     if (!err)
         err = npk__renameat2(all_fd, hidden, all_fd, id, RENAME_NOREPLACE);
     if (err && folder >= 0) {
@@ -252,20 +255,25 @@ static int make_files(int all_fd, const char *id, bool kept)
         (void)npk__unlinkat(folder, "data", 0);
         (void)npk__unlinkat(all_fd, hidden, AT_REMOVEDIR);
     }
+    *log_out = -1;
+    if (!err && !kept) {
+        *log_out = log;
+        log = -1;
+    }
     npk__close(&data);
     npk__close(&log);
     npk__close(&folder);
     return err;
 }
 
-static int make_batch(npk_store *s, const char *id, bool kept)
+static int make_batch(npk_store *s, const char *id, bool kept, int *log_out)
 {
     int side = npk__sidecar_open(s->root_fd, true);
     if (side < 0)
         return side;
     int err = npk__mkdirat(side, NPK__BATCH_DIR, 0700);
     int all = err && err != -EEXIST ? err : npk__openat(side, NPK__BATCH_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    err = all < 0 ? all : make_files(all, id, kept);
+    err = all < 0 ? all : make_files(all, id, kept, log_out);
     npk__close(&all);
     npk__close(&side);
     if (err == -EEXIST || err == -ENOTEMPTY)
@@ -290,21 +298,29 @@ npk_err npk_batch_begin(npk_store *s, const char *id, unsigned flags, npk_batch 
     int err = npk__store_writable(s, id);
     if (!err)
         (void)npk_batch_sweep(s, NULL);
-    if (!err)
-        err = make_batch(s, id, flags & NPK_BATCH_KEEP);
+    int log = -1;
+    /* Who removes the last batch removes the folder of all of them, too: make it again then. */
+    for (unsigned tries = 0; !err && tries < 100; tries++) {
+        err = make_batch(s, id, flags & NPK_BATCH_KEEP, &log);
+        if (err != -ENOENT)
+            break;
+        err = tries < 99 ? 0 : err;
+    }
     if (err)
         return err;
     npk_batch *b = new_batch(s, id);
     err = b ? open_files(b) : npk__fail(-ENOMEM, "out of memory");
-    if (!err && !(flags & NPK_BATCH_KEEP)) {
-        err = npk__ofd_lock(b->log_fd, F_WRLCK, OPENER_BYTE, 1);
-        b->opener = !err;
-    }
     if (err) {
         if (b)
             free_batch(b);
+        npk__close(&log);
         npk__batch_folder_remove(s->root_fd, id);
         return npk__fail_errno(err, id);
+    }
+    b->opener = log >= 0;
+    if (b->opener) {
+        npk__close(&b->log_fd);
+        b->log_fd = log;
     }
     *out = b;
     return 0;

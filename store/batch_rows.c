@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "batch.h"
@@ -304,7 +305,12 @@ static int stat_untouched(npk_batch *b, const char *path, const char *name, npk_
 {
     npk_staged e = {.path = (char *)(uintptr_t)path};
     int base = npk__open_beneath(b->store->root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    struct stat st = {0};
     int err = base < 0 ? base : npk__file_id(base, &e.before);
+    if (!err)
+        err = npk__fstat(base, &st);
+    e.before_size = (uint64_t)st.st_size;
+    e.before_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
     npk__close(&base);
     if (!err)
         err = npk__stage_look(b, &e, out, &base);

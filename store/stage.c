@@ -225,13 +225,53 @@ npk_staged *npk__stage_find(npk_batch *b, const char *path)
     return NULL;
 }
 
+/* The array's lock, shared, with no change of several arrays under way: what is noted of it now is no state in between.
+ * Nothing is locked where there is no such directory. */
+static int lock_quiet(npk_batch *b, const char *path, npk_lock *lock)
+{
+    for (;;) {
+        npk_dir dir;
+        const char *leaf;
+        *lock = NPK_LOCK_NONE;
+        int err = npk__dir_of(b->store->root_fd, path, &dir, &leaf);
+        if (err)
+            return err == -ENOENT || err == -ENOTDIR ? 0 : err;
+        err = npk__lock_array(dir.fd, leaf, 0, lock);
+        npk__dir_release(&dir);
+        int blocked = err ? 0 : npk__journal_blocks(b->store, path);
+        if (blocked != -EAGAIN)
+            return err ? err : blocked;
+        npk__unlock(lock);
+        err = npk__journal_wait(b->store, NULL, 0);
+        if (err)
+            return err;
+    }
+}
+
+static int64_t mtime_of(const struct stat *st)
+{
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
+static int touch_locked(npk_batch *b, const char *path, size_t *out);
+
 int npk__stage_touch(npk_batch *b, const char *path, size_t *out)
 {
-    npk_staged *e = npk__stage_find(b, path);
+    npk_lock lock;
+    const npk_staged *e = npk__stage_find(b, path);
     if (e) {
         *out = (size_t)(e - b->list);
         return 0;
     }
+    int err = lock_quiet(b, path, &lock);
+    if (!err)
+        err = touch_locked(b, path, out);
+    npk__unlock(&lock);
+    return err;
+}
+
+static int touch_locked(npk_batch *b, const char *path, size_t *out)
+{
     struct touch_record t = {.path_bytes = htole64(strlen(path))};
     struct stat st;
     npk_file_id id = {0};
@@ -253,7 +293,7 @@ int npk__stage_touch(npk_batch *b, const char *path, size_t *out)
         t.inode = htole64(id.inode);
         t.birth_ns = htole64(id.birth_ns);
         t.size = htole64((uint64_t)st.st_size);
-        t.mtime_ns = htole64((uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec);
+        t.mtime_ns = htole64((uint64_t)mtime_of(&st));
         t.generation = htole64(generation);
     } else if (fd != -ENOENT && fd != -ENOTDIR) {
         return fd;
@@ -288,15 +328,20 @@ int npk__stage_open_base(npk_batch *b, const npk_staged *e, int *out)
     if (fd < 0 && fd != -ENOENT && fd != -ENOTDIR)
         return fd;
     int err = fd < 0 ? -ESTALE : npk__file_id(fd, &id);
-    if (!err && (id.inode != e->before.inode || id.birth_ns != e->before.birth_ns))
-        err = -ESTALE;
+    struct stat st;
+    if (!err)
+        err = npk__fstat(fd, &st);
+    if (!err && (id.inode != e->before.inode || id.birth_ns != e->before.birth_ns ||
+                 (uint64_t)st.st_size != e->before_size || mtime_of(&st) != e->before_mtime_ns))
+        err = -ESTALE; /* its commit would fail */
     if (!err) {
         *out = fd;
         return 0;
     }
     npk__close(&fd);
     return err == -ESTALE
-               ? npk__fail(err, "\"%s\": another array has the name since the batch read it; abort the batch", e->path)
+               ? npk__fail(err, "\"%s\": it was changed since the batch first read it; abort the batch and begin again",
+                           e->path)
                : npk__fail_errno(err, e->path);
 }
 

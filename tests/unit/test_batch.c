@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Batches: what is seen inside and outside, who wins, what is left of one that ends in another way. */
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "arrays.h"
@@ -432,6 +433,81 @@ static void test_journal_above(void)
     CHECK(halves > 0);
 }
 
+/* ---- threads --------------------------------------------------------------------------------------------------- */
+
+#define THREADS 4
+#define COMMITS 12
+
+struct worker {
+    const place *p;
+    npk_batch *shared;
+    unsigned number, committed, late;
+};
+
+/* Batches that all append to "s", and one handle that all threads use: whoever is late begins again. */
+static void *commit_often(void *ctx)
+{
+    struct worker *w = ctx;
+    char name[16];
+    float row[ROW_FLOATS] = {(float)w->number};
+    snprintf(name, sizeof(name), "own%u", w->number);
+    while (w->committed < COMMITS) {
+        npk_batch *b = NULL;
+        int err = npk_batch_begin(w->p->store, NULL, 0, &b);
+        if (!err)
+            err = npk_batch_append(b, "s", row, 1, NULL);
+        if (!err)
+            err = npk_batch_append(b, name, row, 1, NULL);
+        if (!err)
+            err = npk_batch_commit(&b);
+        npk_batch_close(&b);
+        w->committed += err == 0;
+        w->late += err == -ESTALE;
+        if (!err || err == -ESTALE)
+            err = npk_batch_append(w->shared, "t", row, 1, NULL);
+        if (err) {
+            fprintf(stderr, "thread %u: %d %s\n", w->number, err, npk_error());
+            break;
+        }
+    }
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    place p = place_begin();
+    struct worker workers[THREADS];
+    pthread_t threads[THREADS];
+    arrays_make(&p, "s", 0);
+    arrays_make(&p, "t", 0);
+    for (unsigned i = 0; i < THREADS; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "own%u", i);
+        arrays_make(&p, name, 0);
+    }
+    npk_batch *shared = begin(&p, "shared", 0);
+    for (unsigned i = 0; i < THREADS; i++) {
+        workers[i] = (struct worker){.p = &p, .shared = shared, .number = i};
+        NEED(pthread_create(&threads[i], NULL, commit_often, &workers[i]) == 0);
+    }
+    unsigned committed = 0;
+    for (unsigned i = 0; i < THREADS; i++) {
+        char name[16];
+        NEED(pthread_join(threads[i], NULL) == 0);
+        CHECK_EQ(workers[i].committed, COMMITS);
+        committed += workers[i].committed;
+        snprintf(name, sizeof(name), "own%u.npy", i);
+        CHECK_EQ(place_rows_of(&p, name), COMMITS);
+    }
+    CHECK_EQ(place_rows_of(&p, "s.npy"), committed);
+    unsigned late = 0;
+    for (unsigned i = 0; i < THREADS; i++)
+        late += workers[i].late;
+    CHECK_EQ(npk_batch_commit(&shared), 0); /* one append for each try */
+    CHECK_EQ(place_rows_of(&p, "t.npy"), committed + late);
+    place_end(&p);
+}
+
 /* ---- damage ---------------------------------------------------------------------------------------------------- */
 
 static void test_damaged_log(void)
@@ -494,6 +570,7 @@ int main(void)
     RUN(test_expiry);
     RUN(test_from_a_group);
     RUN(test_journal_above);
+    RUN(test_threads);
     RUN(test_damaged_log);
     RUN(test_foreign_names);
     return UNIT_RESULT();
