@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "control_table.h"
-#include "node_table.h"
 #include "notice.h"
 
 #define RETRY_S 2    /* an array that somebody writes is tried again after this */
@@ -116,29 +115,6 @@ static bool is_due(fs_state *fs, const char *path)
     return due;
 }
 
-/* The kernel is told what an array's name leads to now. */
-static void tell(fs_state *fs, const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    fs_node *dir = fs->nodes->root;
-    if (slash) {
-        char *work = strndup(path, (size_t)(slash - path)), *rest = work, *part;
-        node_pin(fs, dir);
-        while (dir && (part = strsep(&rest, "/"))) {
-            fs_node *below = node_find(fs, dir, part);
-            node_unpin(fs, dir);
-            dir = below;
-        }
-        free(work);
-    } else {
-        node_pin(fs, dir);
-    }
-    if (dir) {
-        notice_array_changed(fs, dir, slash ? slash + 1 : path);
-        node_unpin(fs, dir);
-    }
-}
-
 static void *work(void *arg)
 {
     fs_state *fs = arg;
@@ -157,7 +133,7 @@ static void *work(void *arg)
         pthread_mutex_unlock(&lock);
         int err = path && is_due(fs, path) ? compacter_run(fs, path) : -ENOENT;
         if (err == 0)
-            tell(fs, path);
+            notice_path_changed(fs, path);
         else if (err != -EBUSY && err != -ECANCELED && err != -ENOENT)
             fs_note_failure(fs, path ? path : "", npk_error());
         pthread_mutex_lock(&lock);

@@ -37,6 +37,8 @@ typedef struct fs_folder {
 const fs_folder *fs_folder_find(const char *name);
 const fs_folder *fs_folder_at(size_t index);
 
+/* Rows by index expression or by name (rows_folder.c). */
+extern const fs_folder fs_rows_folder;
 /* Nearest-neighbour search (search_folder.c). */
 extern const fs_folder fs_search_folder;
 int fs_searches_new(fs_state *fs);

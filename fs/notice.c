@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node_table.h"
 #include "ops.h"
 #include "view.h"
 
@@ -62,6 +63,28 @@ void notice_array_changed(fs_state *fs, fs_node *dir, const char *leaf)
         dir_fd_put(fs, at);
     }
     node_unpin(fs, n);
+}
+
+void notice_path_changed(fs_state *fs, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    fs_node *dir = fs->nodes->root;
+    if (slash) {
+        char *work = strndup(path, (size_t)(slash - path)), *rest = work, *part;
+        node_pin(fs, dir);
+        while (dir && (part = strsep(&rest, "/"))) {
+            fs_node *below = node_find(fs, dir, part);
+            node_unpin(fs, dir);
+            dir = below;
+        }
+        free(work);
+    } else {
+        node_pin(fs, dir);
+    }
+    if (dir) {
+        notice_array_changed(fs, dir, slash ? slash + 1 : path);
+        node_unpin(fs, dir);
+    }
 }
 
 static void *notice_thread(void *arg)

@@ -15,6 +15,8 @@ void notices_stop(fs_state *fs);
 void notice_attributes(fs_state *fs, fs_node *n, size_t bytes);
 /* Not on the leading thread: a control changed the array at `path`. Its bytes, and its name if another file has it now. */
 void notice_array_changed(fs_state *fs, fs_node *dir, const char *leaf);
+/* The same by the path of the array's file. */
+void notice_path_changed(fs_state *fs, const char *path);
 /* Not on the leading thread (loop_yield first): the name was forgotten by the kernel when this returns. */
 void notice_entry_now(fs_state *fs, fs_node *parent, const char *name);
 

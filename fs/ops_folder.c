@@ -15,7 +15,7 @@ typedef struct folder_handle {
     void *file;
 } folder_handle;
 
-static const fs_folder *const folders[] = {&fs_search_folder};
+static const fs_folder *const folders[] = {&fs_rows_folder, &fs_search_folder};
 
 const fs_folder *fs_folder_at(size_t index)
 {

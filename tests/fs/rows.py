@@ -389,6 +389,55 @@ def clone_and_summary(m):
 
 
 @test
+def rows_as_files(m):
+    view(m)
+    folder = m.control("x.npy", "slices")
+    expect(os.listdir(folder), [])
+    for name, want in (("0:100", TENTH[:100]), ("::10", TENTH[::10]), ("-100:", TENTH[-100:]), ("5,9,-1,5", TENTH[[5, 9, -1, 5]]),
+                       ("::-1", TENTH[::-1]), ("7", TENTH[7:8]), ("5:5", TENTH[:0])):
+        path = os.path.join(folder, name + ".npy")
+        expect((np.load(path).shape, np.load(path).tolist()), (want.shape, want.tolist()), name)
+        expect(os.path.getsize(path), 128 + want.nbytes, name)
+        if len(want):
+            expect((np.load(path, mmap_mode="r") == want).all(), True, "mapped " + name)
+    with open(os.path.join(folder, "::3.npy"), "rb") as f:
+        whole = f.read()
+        for size, offset in ((1, 0), (3, 127), (100, 125), (17, 128 + 16 * 50 + 5), (9999, 300)):
+            expect(os.pread(f.fileno(), size, offset) == whole[offset:offset + size], True, "pread of %d at %d" % (size, offset))
+    for name in ("900.npy", "none.npy", "5", "-1000.npy"):
+        expect(err(os.stat, os.path.join(folder, name)), "ENOENT", name)
+    expect(err(np.save, os.path.join(folder, "3.npy"), TENTH[:1]) is not None, True, "rows are not replaced here")
+
+
+@test
+def rows_by_name(m):
+    view(m)
+    folder = m.control("x.npy", "slices")
+    np.save(os.path.join(folder, "more.npy"), ROWS[:30])
+    want = np.concatenate([TENTH, ROWS[:30]])
+    same(m, "x.npy", want)
+    expect((os.listdir(folder), read(m, "names")), (["more.npy"], "more\t900\t930\n"))
+    write(m, "drop", "0:10\n905\n")
+    more = np.delete(ROWS[:30], 5, axis=0)
+    expect(np.load(os.path.join(folder, "more.npy")).tolist(), more.tolist())
+    write(m, "compact", "1\n")
+    expect(np.load(os.path.join(folder, "more.npy")).tolist(), more.tolist())
+    for name, array in (("wide", np.zeros((2, 5), "i4")), ("real", np.zeros((2, 4), "f4")), ("more", ROWS[:1]), ("1:2", ROWS[:1])):
+        def save(name=name, array=array):
+            with open(os.path.join(folder, name + ".npy"), "xb" if name != "more" else "r+b", buffering=0) as f:
+                f.write(npy(array))
+        expect(err(save) is not None, True, name)
+    os.unlink(os.path.join(folder, "more.npy"))
+    expect((os.listdir(folder), len(np.load(m.path("x.npy")))), ([], 919))
+
+
+def npy(array):
+    f = io.BytesIO()
+    np.save(f, array)
+    return f.getvalue()
+
+
+@test
 def names_follow_their_rows(m):
     np.save(m.path("x.npy"), ROWS)
     write(m, "names", "head\t0\t10\ntail\t990\t1000\n")
