@@ -164,7 +164,13 @@ for name, work, repeats in (("np.load", np.load, 25), ("np.load(mmap) and sum", 
 PYTHON
 show "python3 \$spare/speed.py"
 
-step "8. Search: write a question as a file, read the nearest paragraphs as text"
+step "8. Rows deleted, shown again, and their space given back"
+show 'cp x.npy part.npy && cd .npk/part.npy && seq 0 3 21499 >drop && cat shape deleted'
+show "python3 -c 'import numpy as np; print(\"np.load:\", np.load(\"part.npy\").shape)'"
+show 'cd .npk/part.npy && echo all >restore && cat shape && echo 1000: >drop && echo 1 >compact && cat shape deleted'
+show 'ls -l part.npy && cmp -n 1024000 -i 128 part.npy x.npy && rm part.npy'
+
+step "9. Search: write a question as a file, read the nearest paragraphs as text"
 export embed="$tree/tools/quickstart_embed.py" PATH="$tree/build/bin:$PATH"
 show "python3 \$embed --query 'provided as is, without any warranty' >.npk/x.npy/search/q.npy"
 show 'cat .npk/x.npy/search/q.cosine.3.tsv'
