@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,6 +33,20 @@ static void in_base(char out[200], const char *name)
     snprintf(out, 200, "%s/%s", base, name);
 }
 
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st;
+    (void)type;
+    (void)at;
+    return remove(path);
+}
+
+static void end(void)
+{
+    npk_store_close(&store);
+    nftw(base, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 static void begin(void)
 {
     const uint64_t shape[2] = {4, 2};
@@ -40,7 +55,7 @@ static void begin(void)
     if (store)
         return;
     snprintf(base, sizeof(base), "%s/npk-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    MUST(mkdtemp(base) != NULL);
+    MUST(mkdtemp(base) != NULL && atexit(end) == 0);
     snprintf(store_path, sizeof(store_path), "%s/store", base);
     MUST(npk_store_open(store_path, NPK_CREATE, &store) == 0 && npk_save(store, &in, 1) == 0);
     in_base(path, "outside.npy");
