@@ -43,7 +43,9 @@ fi
 case ${1-} in
 '') ;;
 --clean)
+    daemon=$(sed -n 's|^fd\t/proc/\([0-9]*\)/.*|\1|p' "$mnt/.npk/store" 2>/dev/null || true)
     unmount
+    while [ -n "$daemon" ] && [ -e "/proc/$daemon/exe" ]; do sleep 0.05; done # it tidies the store up before it ends
     rm -rf --one-file-system "$home"
     if [ -e "$mark" ]; then rm -rf "$tree/build"; fi
     echo "gone: $home$([ -e "$tree/build" ] || echo " and $tree/build")"
