@@ -167,6 +167,7 @@ static void *keeper_thread(void *arg)
         if (stop)
             return NULL;
         busy = end_sessions(fs, QUIET_MS);
+        busy += npk_sessions_end_ahead(fs->store, QUIET_MS);
         busy += open_drop_idle_older(fs, IDLE_MS);
         busy += give_memory_back(fs);
     }
@@ -199,6 +200,7 @@ void keeper_stop(fs_state *fs)
     }
     open_drop_idle_older(fs, 0);
     end_sessions(fs, 0);
+    npk_sessions_end_ahead(fs->store, 0);
     open_drop_idle_older(fs, 0);
     while (k->sessions) {
         struct session *s = k->sessions;

@@ -671,6 +671,9 @@ npk_err npk_session_forget(npk_store *s, const char *path, int fd);
 /* End the session: if a lease (or, where leases prove nothing, the caller's word) says that nobody writes, sync the data
  * and drop the entry. -EBUSY: a writer lives. May take long. */
 npk_err npk_session_end(npk_store *s, const char *path, int fd);
+/* A program that writes to one array of a directory after the other gets the entries of the next ones made ahead, in one
+ * sync. End those sessions that were begun so at least quiet_ms ago and that nobody uses. How many are left. May take long. */
+size_t npk_sessions_end_ahead(npk_store *s, int64_t quiet_ms);
 
 typedef enum npk_settle_state {
     NPK_SETTLED,      /* header and data agree */

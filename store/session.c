@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "ahead.h"
 #include "dirty.h"
 #include "fail.h"
 #include "io.h"
@@ -55,15 +56,35 @@ static int there_for(int there, const npk_dirty *e, const npk_info *info)
     return there > 0 && !fits(e, info) ? 0 : there;
 }
 
+static void fill_entry(npk_dirty *e, const char *leaf, int fd, const npk_info *info, const npk_file_id *id)
+{
+    *e = (npk_dirty){.id = *id,
+                     .rows_known = info->rows,
+                     .data_offset = info->header.data_offset,
+                     .row_bytes = info->header.row_bytes,
+                     .may_adopt = may_adopt(fd, info)};
+    memcpy(e->name, leaf, strnlen(leaf, sizeof(e->name) - 1));
+}
+
+int npk__session_entry(int dir_fd, const char *leaf, int fd, npk_dirty *out)
+{
+    npk_info info;
+    npk_file_id id;
+    npk_dirty there;
+    int err = npk__fd_facts(fd, &info, &id);
+    if (err)
+        return err;
+    bool wanted = is_finished(&info) && npk__dirty_find(dir_fd, &id, &there) == 0;
+    if (wanted)
+        fill_entry(out, leaf, fd, &info, &id);
+    npk_info_clear(&info);
+    return wanted;
+}
+
 static int make_entry(int dir_fd, const char *leaf, int fd, const npk_info *info, const npk_file_id *id, npk_dirty *out)
 {
-    npk_dirty e = {.id = *id,
-                   .rows_known = info->rows,
-                   .data_offset = info->header.data_offset,
-                   .row_bytes = info->header.row_bytes,
-                   .may_adopt = may_adopt(fd, info)};
-    size_t n = strnlen(leaf, sizeof(e.name) - 1);
-    memcpy(e.name, leaf, n);
+    npk_dirty e;
+    fill_entry(&e, leaf, fd, info, id);
     int err = npk__dirty_add(dir_fd, &e);
     if (err)
         return err;
@@ -165,6 +186,8 @@ npk_err npk_session_begin(npk_store *s, const char *path, int fd, bool *entered)
         there = npk__dir_of(s->root_fd, path, &dir, &leaf);
         if (there == 0) {
             there = make_entry(dir.fd, leaf, fd, &info, &id, &e);
+            if (there > 0)
+                npk__ahead_note(s, path, leaf, dir.fd);
             npk__dir_release(&dir);
         }
     }

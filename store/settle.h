@@ -32,6 +32,8 @@ int npk__write_rows(int rw_fd, npk_header *h, uint64_t rows);
 
 /* The dirty entry of an array under its lock, made if need be (npk_session_begin without the path).
  * 1: *out is the entry; 0: no finished row array, none made. */
+/* The entry that a session of this file would begin with. 1: it is to be made; 0: it is there, or the file is no finished array. */
+int npk__session_entry(int dir_fd, const char *leaf, int fd, npk_dirty *out);
 int npk__session_begin_at(int dir_fd, const char *leaf, int fd, npk_dirty *out);
 
 /* A descriptor opened with flags (O_RDWR, ...) of the file that fd is: by the name dir/leaf if it still has it, through

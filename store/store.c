@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ahead.h"
 #include "fail.h"
 #include "io.h"
 #include "lock.h"
@@ -192,6 +193,7 @@ void npk_store_close(npk_store **s)
         return;
     npk__locks_drop_idle();
     forget_above(*s);
+    npk__ahead_free(*s);
     npk_package_close(&(*s)->package);
     npk__close(&(*s)->root_fd);
     free((*s)->label);

@@ -57,14 +57,17 @@ static void put_moment(cli_table *table, const npk_summary *s, double value)
         cli_table_real(table, value);
 }
 
-static int summarize(const cli_target *t, cli_table *table)
+static int summarize(const cli_target *t, npk_summary *out)
 {
-    npk_summary s;
     meter m = {0};
-    int err = npk_summarize(t->store, t->name, &s, advance, &m);
+    int err = npk_summarize(t->store, t->name, out, advance, &m);
     cli_progress_end(m.progress);
-    if (err != 0)
-        return cli_fail_engine(t->typed, err);
+    return err != 0 ? cli_fail_engine(t->typed, err) : CLI_OK;
+}
+
+static void put_summary(cli_table *table, const cli_target *t, const npk_summary *summary)
+{
+    npk_summary s = *summary;
     cli_table_string(table, t->name);
     cli_table_string(table, s.dtype.name);
     cli_table_count(table, s.count);
@@ -74,7 +77,6 @@ static int summarize(const cli_target *t, cli_table *table)
     put_moment(table, &s, s.std);
     cli_table_count(table, s.nans);
     cli_table_count(table, s.zeros);
-    return CLI_OK;
 }
 
 int cli_summary(const cli_args *args)
@@ -86,10 +88,16 @@ int cli_summary(const cli_args *args)
         cli_target t;
         int one = cli_target_open(args->words[i], CLI_TARGET_ARRAY, &t);
         if (one == CLI_OK) {
-            cli_table *into = table != NULL ? table : cli_record_new(args, columns, count);
-            one = summarize(&t, into);
-            if (table == NULL && one == CLI_OK)
-                one = cli_table_end(into);
+            npk_summary s;
+            one = summarize(&t, &s);
+            cli_table *into = one != CLI_OK ? NULL : table != NULL ? table : cli_record_new(args, columns, count);
+            if (into != NULL) {
+                put_summary(into, &t, &s);
+                if (table == NULL)
+                    one = cli_table_end(into);
+            } else if (one == CLI_OK) {
+                one = CLI_FAILED;
+            }
             cli_target_close(&t);
         }
         if (one != CLI_OK)

@@ -415,7 +415,7 @@ static void record(const crash_op *op, const place *p, const char *path)
 
 int crash_power(const crash_op *op)
 {
-    struct disk d = {0};
+    static struct disk d; /* for as long as the process lives: one operation is tried in each */
     char path[300], why[512];
     unsigned acked = 0, states = 0, failed = 0, acknowledged = 0, syncs = 0;
     const char *seed = getenv("NPK_POWER_SEED");

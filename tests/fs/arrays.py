@@ -331,6 +331,28 @@ def descriptors_and_memory(m):
     mountlib.wait_until(lambda: m.fd_count() < 64, what="fewer than 64 descriptors")
 
 
+@test
+def arrays_written_in_a_row_share_syncs(m):
+    """The first arrays of a loop are entered one by one, the rest in groups; nothing of it stays."""
+    for i in range(400):
+        np.save(m.below("a%03d.npy" % i), ROWS)
+    counted = os.path.join(os.path.dirname(m.mnt), "calls")
+    m.remount(env={"NPK_IO_PLAN": "count:" + counted})
+    for i in range(400):
+        append(m, "a%03d.npy" % i, ROWS[:1].tobytes())
+    with open(counted) as f:
+        syncs = sum(" fdatasync" in line or " fsync" in line for line in f)
+    expect(syncs < 20, True, "%d syncs for 400 arrays" % syncs)
+    for i in (0, 5, 399):
+        expect(np.load(m.below("a%03d.npy" % i)).shape, (10, 4))
+
+    def left():
+        return subprocess.run([NPK, "check", m.store], capture_output=True, text=True).stdout
+
+    mountlib.wait_until(lambda: "F10" not in left(), what="the end of all sessions")
+    expect(left(), "", "findings")
+
+
 def main():
     mode, words = sys.argv[1], sys.argv[2:]
     try:

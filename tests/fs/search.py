@@ -153,10 +153,7 @@ def deleted_rows_are_no_answers(m):
     np.save(folder + "/q.npy", q)
     first = np.load(folder + "/q.cosine.5.npy")["index"]
     expect(first[0], 50)
-    os.environ.setdefault("NPK_LIB", os.path.join(os.path.dirname(NPK), "..", "lib", "libnpk.so"))
-    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "search"))
-    import npk
-    npk.drop(m.below("x.npy"), [50])
+    expect(subprocess.run([NPK, "drop", m.below("x.npy"), "50"]).returncode, 0)
     live = np.delete(X, 50, axis=0)
     expect(np.load(folder + "/q.cosine.5.npy")["index"].tolist(), best(live, q, 5).tolist())
 
