@@ -79,6 +79,24 @@ static bool reads_back(const char *text, long double value, precision p)
     return read > low && read < high;
 }
 
+/* Make "d.ddde-xx" the next larger decimal of as many digits. */
+static void next_decimal(char *text)
+{
+    char *e = strchr(text, 'e'), *at = e - 1;
+    while (at >= text && (*at == '9' || *at == '.')) {
+        if (*at == '9')
+            *at = '0';
+        at--;
+    }
+    if (at >= text) {
+        *at += 1;
+        return;
+    }
+    text[0] = '1'; /* 9.99 became 0.00: the digits are those of ten times 1.00 */
+    int exponent = atoi(e + 1) + 1;
+    sprintf(e, "e%c%02d", exponent < 0 ? '-' : '+', abs(exponent));
+}
+
 /* The shortest digits of a finite positive number: d.ddd x 10^exponent, without the point; returns how many. */
 static int shortest_digits(long double value, precision p, char digits[48], int *exponent)
 {
@@ -95,6 +113,11 @@ static int shortest_digits(long double value, precision p, char digits[48], int 
     for (int count = value < limits[p].normal ? 1 : limits[p].safe;; count++) {
         snprintf(text, sizeof text, "%.*Le", count - 1, value);
         if (count >= limits[p].enough || reads_back(text, value, p))
+            break;
+        /* Below a power of two the next number is half as far as above it, so the decimal on the far side may read
+         * back where the nearest one does not. */
+        next_decimal(text);
+        if (reads_back(text, value, p))
             break;
     }
     int count = 0;

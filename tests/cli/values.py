@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every dtype is printed with the digits of numpy, and JSON gives the same numbers back.
 
-Usage: values.py NPK [SEED]
+Usage: values.py NPK [SEED]    (a run without a seed is the same every time)
 """
 import json
 import pathlib
@@ -30,7 +30,9 @@ def bits(kind, size, rng):
         edges = np.array([0, 1, -1, 0.1, 1e16, 1e-5, np.inf, -np.inf, np.nan, 65504, 123456.789, 3e-6, 1e15], dtype=f"f{size}")
         smallest = np.frombuffer(np.arange(1, 9, dtype=f"u{size}").tobytes(), dtype=f"f{size}")
         whole = np.array([rng.randrange(-10**6, 10**6) / 10**rng.randrange(0, 7) for _ in range(200)], dtype=f"f{size}")
-        return np.concatenate([data.view(f"f{size}"), edges, smallest, whole])
+        # At a power of two the spacing changes, and with it which decimals read back.
+        powers = np.ldexp(np.ones(2200), np.arange(-1100, 1100)).astype(f"f{size}")
+        return np.concatenate([data.view(f"f{size}"), edges, smallest, whole, powers])
     return data
 
 
@@ -39,6 +41,7 @@ def arrays(rng):
     for size in (1, 2, 4, 8):
         yield f"u{size}", bits("u", size, rng)
         yield f"i{size}", bits("i", size, rng).view(f"i{size}")
+    yield "every f2", np.arange(2**16, dtype="u2").view("f2")
     for size in (2, 4, 8):
         values = bits("f", size, rng)
         yield f"f{size}", values
@@ -95,7 +98,7 @@ def same_number(text, value):
 def main():
     np.seterr(all="ignore")
     npk = sys.argv[1]
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 20260101
     print(f"seed {seed}")
     rng = random.Random(seed)
     checked = failed = 0

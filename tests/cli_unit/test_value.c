@@ -114,6 +114,8 @@ static void test_halves(void)
     expect("'<f2'", "\xff\x7b", "65500.0", "65500.0");
     expect("'<f2'", "\x01\x00", "6e-08", "6e-08");
     expect("'<f2'", "\x00\x04", "6.104e-05", "6.104e-05");
+    /* Below 2^-6 the next half is nearer than above it: of four digits 0.01562 is another half and 0.01563 is this one. */
+    expect("'<f2'", "\x00\x24", "0.01563", "0.01563");
     expect("'<f2'", "\x00\x7c", "inf", "\"Infinity\"");
     expect("'<f2'", "\x00\xfc", "-inf", "\"-Infinity\"");
     expect("'<f2'", "\x01\x7e", "nan", "\"NaN\"");
