@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 import mountlib
-from harness import Report, chosen, err, expect, in_child, test
+from harness import Report, chosen, err, expect, in_child, main_on_mounts, test
 from mountlib import NPK, Mount, MountFailed, Skip
 
 ROWS = np.arange(36, dtype="f4").reshape(9, 4)
@@ -354,24 +354,7 @@ def arrays_written_in_a_row_share_syncs(m):
 
 
 def main():
-    mode, words = sys.argv[1], sys.argv[2:]
-    try:
-        mountlib.need_mounts()
-        with Mount(mode) as m:
-            if m.fact("health", "mode") != mode:
-                raise Skip(m.fact("health", "mode_reason"))
-    except Skip as e:
-        print("skipped: %s" % e)
-        return 77
-    report = Report("arrays " + mode)
-    for fn in chosen(words):
-        start = time.monotonic()
-
-        def one(fn=fn):
-            with Mount(mode) as m:
-                fn(m)
-        report.add(fn.__name__, in_child(one), time.monotonic() - start)
-    return report.end()
+    return main_on_mounts("arrays")
 
 
 if __name__ == "__main__":

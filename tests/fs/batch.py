@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 import mountlib
-from harness import Report, chosen, err, expect, in_child, test
+from harness import Report, chosen, err, expect, in_child, main_on_mounts, test
 from mountlib import NPK, Mount, MountFailed, Skip
 
 ROWS = np.arange(36, dtype="f4").reshape(9, 4)
@@ -293,25 +293,10 @@ def crash_at_every_call(mode):
 
 
 def main():
-    mode, words = sys.argv[1], sys.argv[2:]
-    try:
-        mountlib.need_mounts()
-        with Mount(mode) as m:
-            if m.fact("health", "mode") != mode:
-                raise Skip(m.fact("health", "mode_reason"))
-    except Skip as e:
-        print("skipped: %s" % e)
-        return 77
-    report = Report("batch " + mode)
-    for fn in chosen(words):
-        start = time.monotonic()
-
-        def one(fn=fn):
-            with Mount(mode) as m:
-                fn(m)
-        report.add(fn.__name__, in_child(one), time.monotonic() - start)
-    crashed = crash_at_every_call(mode) if not words else False
-    return 1 if crashed else report.end()
+    status = main_on_mounts("batch")
+    if status != 77 and len(sys.argv) == 2 and crash_at_every_call(sys.argv[1]):
+        return 1
+    return status
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import tempfile
 import numpy as np
 
 import mountlib
+from harness import need_mode
 from mountlib import NPK, Mount, MountFailed, Skip
 
 ROWS = np.arange(9 * 4, dtype="f4").reshape(9, 4)
@@ -125,10 +126,7 @@ def killed_at(mode, n, plan="kill"):
 def main():
     mode = sys.argv[1]
     try:
-        mountlib.need_mounts()
-        with Mount(mode) as m:
-            if m.fact("health", "mode") != mode:
-                raise Skip(m.fact("health", "mode_reason"))
+        need_mode(mode)
     except Skip as e:
         print("skipped: %s" % e)
         return 77

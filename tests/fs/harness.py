@@ -13,7 +13,8 @@ import sys
 import time
 import traceback
 
-from mountlib import Skip
+import mountlib
+from mountlib import Mount, Skip
 
 TESTS = []
 LIMIT_S = float(os.environ.get("NPK_TEST_LIMIT_S", "60"))
@@ -150,3 +151,30 @@ def chosen(names):
         print("no test is called like " + " or ".join(names))
         sys.exit(2)
     return picked
+
+
+def need_mode(mode):
+    """Raises Skip with the reason where arrays cannot be served in this mode."""
+    mountlib.need_mounts()
+    with Mount(mode) as m:
+        if m.fact("health", "mode") != mode:
+            raise Skip(m.fact("health", "mode_reason"))
+
+
+def main_on_mounts(suite):
+    """The main program of a suite `NAME.py MODE [WORD...]`: each test gets a mount of its own. Returns the exit status."""
+    mode, words = sys.argv[1], sys.argv[2:]
+    try:
+        need_mode(mode)
+    except Skip as e:
+        print("skipped: %s" % e)
+        return 77
+    report = Report("%s %s" % (suite, mode))
+    for fn in chosen(words):
+        start = time.monotonic()
+
+        def one(fn=fn):
+            with Mount(mode) as m:
+                fn(m)
+        report.add(fn.__name__, in_child(one), time.monotonic() - start)
+    return report.end()

@@ -309,6 +309,13 @@ def clean_below(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def bring_programs(base):
+    """Copy these tests and the programs to where an ordinary user gets at them: a checkout below /root is out of reach."""
+    shutil.copytree(HERE, os.path.join(base, "fs"), ignore=shutil.ignore_patterns("__pycache__"))
+    for name, path in (("NPKFS_BIN", NPKFS), ("NPK_BIN", NPK)):
+        os.environ[name] = shutil.copy(path, base)
+
+
 def become_user_with_fuse(argv):
     """Run this program again as an ordinary user, who may open /dev/fuse: in a mount namespace of its own, where root has
     put a device node for everybody there. Does not return, or raises Skip. Called before any thread or mount."""
@@ -322,10 +329,6 @@ def become_user_with_fuse(argv):
         raise Skip("/dev/fuse: there is none")
     if not os.path.exists("/etc/mtab"):
         raise Skip("no /etc/mtab, which fusermount3 reads before it unmounts for a user")
-    for path in (NPKFS, NPK, HERE):
-        probe = subprocess.run(["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "test", "-x", path])
-        if probe.returncode != 0:
-            raise Skip("%s is out of reach for an ordinary user" % path)
     python = None
     for candidate in (sys.executable, "/usr/bin/python3"):
         probe = subprocess.run(["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", candidate, "-c", ""],
@@ -337,6 +340,8 @@ def become_user_with_fuse(argv):
         raise Skip("no python3 that an ordinary user can run")
     base = tempfile.mkdtemp(prefix="npkfs.user.", dir=temp_base())
     os.chown(base, NOBODY, NOBODY)
+    bring_programs(base)
+    argv = [os.path.join(base, "fs", os.path.relpath(argv[0], HERE))] + list(argv[1:])
     script = '''
 set -eu
 mount --make-rprivate /
@@ -350,7 +355,7 @@ cd "$base"
 exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"
 '''
     try:
-        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", base, python] + list(argv))
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", base, python] + argv)
     finally:
         shutil.rmtree(base, ignore_errors=True)
     sys.exit(done.returncode)

@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 import mountlib
-from harness import Report, chosen, err, expect, in_child, test
+from harness import Report, chosen, err, expect, in_child, main_on_mounts, test
 from mountlib import NPK, Mount, Skip
 
 X = np.arange(1000 * 128, dtype="f4").reshape(1000, 128)
@@ -227,24 +227,7 @@ def another_mount_of_the_state(m):
 
 
 def main():
-    mode, words = sys.argv[1], sys.argv[2:]
-    try:
-        mountlib.need_mounts()
-        with Mount(mode) as m:
-            if m.fact("health", "mode") != mode:
-                raise Skip(m.fact("health", "mode_reason"))
-    except Skip as e:
-        print("skipped: %s" % e)
-        return 77
-    report = Report("views " + mode)
-    for fn in chosen(words):
-        start = time.monotonic()
-
-        def one(fn=fn):
-            with Mount(mode) as m:
-                fn(m)
-        report.add(fn.__name__, in_child(one), time.monotonic() - start)
-    return report.end()
+    return main_on_mounts("views")
 
 
 if __name__ == "__main__":
