@@ -430,7 +430,7 @@ npk_err npk_pairs(const npk_part *parts, size_t part_count, const npk_queries *q
     int err = begin(&s, parts, part_count, q, o);
     for (size_t i = 0; i < part_count && !err; i++)
         if (parts[i].exclude)
-            err = npk__fail(-EINVAL, "\"%s\": rows cannot be left out of all pairs; name ranges instead",
+            err = npk__fail(-EINVAL, "\"%s\": rows cannot be left out of all scores; parts that are ranges of rows are accepted",
                             npk__array_name(parts[i].array));
     if (!err && q->count > 0) {
         err = prepare(&s, q, 0, q->count, o);

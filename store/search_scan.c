@@ -532,24 +532,48 @@ static int read_task(npk__worker *w)
     return n < 0 ? (int)n : (size_t)n < bytes ? -EIO : 0;
 }
 
+/* The mappings that candidates may lie in, as one range for the guard: scoring goes back to rows of earlier tasks, of any
+ * part. */
+static void mapped_range(const npk__search *s, const uint8_t **from, const uint8_t **to)
+{
+    *from = *to = NULL;
+    for (size_t i = 0; i < s->part_count; i++) {
+        const npk__part *p = &s->parts[i];
+        const uint8_t *begin = p->map ? p->map + p->first * s->row_bytes : NULL;
+        const uint8_t *end = p->map ? begin + p->count * s->row_bytes : NULL;
+        if (begin && (!*from || begin < *from))
+            *from = begin;
+        if (end && end > *to)
+            *to = end;
+    }
+}
+
+/* -ENOSYS: there are mappings and no protection. */
+static int guarded(npk__worker *w, int (*work)(void *ctx))
+{
+    const uint8_t *from, *to;
+    mapped_range(w->s, &from, &to);
+    return from ? npk__guarded(from, (unsigned long)(to - from), work, w) : work(w);
+}
+
 static int run(npk__worker *w, int (*work)(void *ctx))
 {
     npk__search *s = w->s;
     make_mask(w);
-    if (w->part->map) {
+    if (w->part->map)
         w->rows = w->part->map + w->first * s->row_bytes;
-        int err = npk__guarded(w->rows, w->count * s->row_bytes, work, w);
-        if (err != -ENOSYS)
-            return err;
-        err = read_task(w);
-        if (!err)
-            err = work(w);
-        if (!err)
-            settle_all(w, true); /* while its rows are at hand */
+    int err = w->part->map ? 0 : read_task(w);
+    if (!err)
+        err = guarded(w, work);
+    if (err != -ENOSYS)
         return err;
-    }
-    int err = read_task(w);
-    return err ? err : work(w);
+    /* Without a guard all parts are read, and every candidate is scored while its row is at hand. */
+    err = w->part->map ? read_task(w) : 0;
+    if (!err)
+        err = work(w);
+    if (!err)
+        settle_all(w, true);
+    return err;
 }
 
 static void fail(npk__search *s, int err)
@@ -574,35 +598,18 @@ static void run_tasks(npk__worker *w, bool lead, int (*work)(void *ctx))
     }
 }
 
-/* The mappings that candidates may lie in, as one range for the guard. */
-static void mapped_range(const npk__search *s, const uint8_t **from, const uint8_t **to)
-{
-    *from = *to = NULL;
-    for (size_t i = 0; i < s->part_count; i++) {
-        const npk__part *p = &s->parts[i];
-        const uint8_t *end = p->map ? p->map + (p->first + p->count) * s->row_bytes : NULL;
-        if (p->map && (!*from || p->map < *from))
-            *from = p->map;
-        if (end && end > *to)
-            *to = end;
-    }
-}
-
 void npk__worker_run(npk__worker *w, bool lead)
 {
     fenv_t saved;
-    const uint8_t *from, *to;
     if (fegetenv(&saved) != 0 || fesetenv(FE_DFL_ENV) != 0) {
         fail(w->s, -EIO);
         return;
     }
     run_tasks(w, lead, run_task);
-    mapped_range(w->s, &from, &to);
     if (atomic_load(&w->s->error_code) == 0) {
-        /* Without a guard everything was settled task by task. */
-        int err = from ? npk__guarded(from, (unsigned long)(to - from), run_last, w) : run_last(w);
+        int err = guarded(w, run_last);
         if (err == -ENOSYS)
-            err = run_last(w);
+            err = run_last(w); /* everything was scored task by task */
         if (err)
             fail(w->s, err);
     }

@@ -253,11 +253,16 @@ const cli_command cli_commands[] = {
     },
     {
         "search",
-        "X QUERY [-k K] [-m METRIC] [--rows LO:HI] [-o FILE]",
-        "find the rows of an array that are nearest to a query",
+        "X... QUERY [-k K] [-m METRIC] [--rows INDEX] [--exclude INDEX] [--all] [-o FILE]",
+        "find the rows of one or several arrays that are nearest to a query",
+        "Several arrays are searched as one. x.npy@INDEX stands for some of its rows:\n"
+        "INDEX is a name of rows, or as for get (x.npy@0:1000, x.npy@train). For one\n"
+        "array --rows means the same, and --exclude leaves rows out (5,7, or FILE.npy of\n"
+        "indices or of a mask).\n"
+        "\n"
         "QUERY is a .npy file with one query or with one per row, - for such a file on\n"
         "standard input, numbers (0.5,0,1: taken as the array's dtype), or @INDEX for\n"
-        "rows of X itself, as for get (@7, @0:10).\n"
+        "rows of the first array itself (@7, @0:10).\n"
         "\n"
         "METRIC is dot (inner), cosine, l2 (euclidean), l2sq, kl, js, hamming or jaccard\n"
         "(packed bits: uint8), or hamming_elements (elements that differ). dot and cosine\n"
@@ -266,13 +271,15 @@ const cli_command cli_commands[] = {
         "last. Where the values of a query are none of the array's dtype both are\n"
         "compared as float64.\n"
         "\n"
-        "TSV columns: query (its number, where there are several), row, score. -o\n"
-        "writes a .npy file of index and score, (queries, K) or (K) for one query.\n"
+        "TSV columns: query (its number, where there are several), array (the same),\n"
+        "row, score. -o writes a .npy file of index and score (and, where there are\n"
+        "several, the array's number before them), (queries, K) or (K) for one query.\n"
+        "With --all it is the scores as float64, (queries, rows) or (rows).\n"
         "NPK_CPU=scalar (neon, avx2, avx512, avx512vnni) in the environment caps the\n"
         "instruction sets that are used; `npk info --cpu` shows them.\n",
         cli_search_options,
         2,
-        2,
+        CLI_ANY_WORDS,
         cli_search,
     },
     {

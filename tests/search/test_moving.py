@@ -73,6 +73,40 @@ def test_cut():
         print(f"     {answers} answers, {failures} times cut")
 
 
+def cut_behind_the_search(parts_of, flags, mapped_first):
+    """A search that has rows of a part in hand which is cut before it scores them: an error, and the process lives."""
+    with npk.Place() as place:
+        x = np.ones((ROWS, DIM), "f4")  # no bound can tell equal rows apart, so many wait to be scored
+        path = place.save(x)
+        other = place.open(x[:ROWS // 2], "other")
+        with npk.Array(path) as array, other:
+            if mapped_first:
+                npk.search(array, x[:1], "l2", 5)
+            calls = []
+
+            def progress(_, done, __):
+                calls.append(done)
+                if done >= ROWS // 2 * DIM * 4:
+                    os.truncate(path, 128 + ROWS // 2 * DIM * 4)
+                return 0
+            try:
+                npk.search(parts_of(array, other), x[:1] * 3, "l2", 5, flags=flags, threads=1, task_bytes=65536, progress=progress)
+                raise AssertionError("an answer from rows that are gone")
+            except npk.Error as error:
+                assert error.code == errno.EIO, error
+
+
+def test_cut_of_what_was_seen():
+    context = multiprocessing.get_context("fork")
+    half = ROWS // 2
+    for flags, parts_of in ((2, lambda a, b: [(a, half, half), (a, 0, half)]), (0, lambda a, b: [(a, half, half), b]),
+                            (1, lambda a, b: [(a, half, half), (a, 0, half)])):
+        child = context.Process(target=cut_behind_the_search, args=(parts_of, flags, flags == 0))
+        child.start()
+        child.join()
+        assert child.exitcode == 0, (flags, child.exitcode)
+
+
 def appender(directory, stop):
     store = npk.ctypes.c_void_p()
     npk.check(npk.lib.npk_store_open(os.fsencode(directory), 0, npk.ctypes.byref(store)))

@@ -27,6 +27,7 @@ t unpack p.npkg rows train/y --rows 1:5:2
 t get rows/train/y.npy
 t unpack p.npkg never nothing
 t search p.npkg/train/y.npy 3 -k 2 -m l2
+t search s/train/y.npy p.npkg/train/y.npy@:3 3 -k 4 -m l2
 t unpack p.npkg never --rows 0:2
 sh_t 'ls never'
 say 'a package is never changed'

@@ -25,12 +25,46 @@ say 'ranges, threads, every instruction set'
 t search x.npy 1,0 -m dot --rows 1:4
 t search x.npy 1,0 -m dot --rows -2: --threads 2
 t search x.npy 1,0 -m dot --rows 3:3
+t search x.npy 1,0 -m dot --rows 0:2,5
+t search x.npy 1,0 -m dot --exclude 2,-1
+npy mask.npy '|b1' 6 1 0 1 0 0 0
+npy few.npy '<i2' 3 5 4 3
+t search x.npy 1,0 -m dot --exclude mask.npy
+t search x.npy 1,0 -m dot --rows few.npy --exclude 4
+t search x.npy 1,0 -m dot --rows few.npy --exclude :
+sh_t 'seq 0 4 | npk search x.npy 1,0 -m dot --exclude -'
 t search x.npy 1,0 -k 0
 sh_t 'NPK_CPU=scalar npk search x.npy 1,0 -m dot -k 2'
 sh_t 'NPK_CPU=sse9 npk search x.npy 1,0 -m dot -k 2'
 sh_t 'npk info --cpu | cut -f 1'
 sh_t 'NPK_CPU=scalar npk info --cpu | grep scalar'
 t info --cpu x.npy
+say 'several arrays as one'
+mkdir -p more
+npy more/y.npy '<f4' 3,2 3 0 1 0 0 5
+t search x.npy more/y.npy 1,0 -k 4 -m dot
+t search x.npy more/y.npy@1: x.npy@5 many.npy -k 3 -m dot
+t search more/y.npy x.npy @0 -k 2 -m l2 --json
+t search x.npy@0,2 more/y.npy@few.npy 1,0 -m dot
+t search x.npy@0:2 more/y.npy 1,0 -k 2 -m dot --header
+t names more/y.npy good=0:2
+t search more/y.npy@good 1,0 -m dot
+t search x.npy more/y.npy@good 1,0 -k 2 -m dot --text
+t search x.npy more/y.npy 1,0 -k 2 -m dot -o hits.npy
+t get hits.npy
+sh_t '"$PYTHON" -c "import ast; print(ast.literal_eval(open(\"hits.npy\", \"rb\").read()[10:128].decode())[\"descr\"])"'
+cp x.npy x.npy@1.npy
+t search x.npy@1.npy 1,0 -m dot -k 1
+say 'all scores'
+t search x.npy q.npy --all -m dot
+t search x.npy@4: more/y.npy many.npy --all -m l2sq
+t search x.npy q.npy --all -m dot --json --rows :2
+t search x.npy many.npy --all -m dot -o all.npy
+t get all.npy
+t search x.npy q.npy --all -m dot -o all.npy --threads 2
+t get all.npy
+t search x.npy many.npy --all -m dot -o all.npy --rows 0:0
+sh_t 'npk info all.npy | grep shape'
 say 'to a file'
 t search x.npy many.npy -k 2 -m dot -o hits.npy
 t get hits.npy
@@ -77,7 +111,19 @@ t search x.npy @9
 t search x.npy 1,0 -k ten
 t search x.npy 1,0 -k
 t search x.npy 1,0 -z 3
-t search x.npy 1,0 --rows 0:2,4
+t search x.npy 1,0 --rows 0:2,x
+t search x.npy 1,0 --rows 6
+t search x.npy 1,0 --exclude 6
+t search x.npy 1,0 --exclude few
+t search x.npy 1,0 --all -k 3
+t search x.npy 1,0 --all --exclude 1
+t search x.npy x.npy 1,0 --rows 0:2
+t search x.npy x.npy 1,0 --exclude 0
+t search x.npy@0:2 1,0 --rows 0:2
+t search x.npy@nobody 1,0
+t search x.npy wide.npy 1,0
+t search x.npy many.npy 1,0
+t search x.npy gone.npy 1,0
 t search x.npy 1,0 --epsilon -1
 t search x.npy 1,0 --threads 0
 t search x.npy
