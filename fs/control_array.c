@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * control_array.c - what `.npk/ARRAY.npy/` holds: the properties of an array, one value each, and `shape`, which may be
- * written to.
+ * written to; the table of all controls.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -435,8 +435,10 @@ const fs_control fs_array_controls[] = {
      "The dimensions with commas between; written to, it cuts or adds rows (zeros), or gives the same elements another "
      "shape, in which one dimension may be -1.",
      true, true, render_shape, check_shape, apply_shape, NULL},
-    {"dtype", "The type of the elements by numpy's name, or as the header spells a structure.", true, true,
-     render_dtype, NULL, NULL, NULL},
+    {"dtype",
+     "The type of the elements by numpy's name, or as the header spells a structure; written to, the values are converted to "
+     "another of the 14 types of numbers, as astype does it.",
+     true, true, render_dtype, fs_check_cast, fs_apply_cast, NULL},
     {"order", "C or F: which index changes fastest in the file, the last or the first.", true, true, render_order,
      NULL, NULL, NULL},
     {"rows", "The number of rows: the first dimension.", true, true, render_rows, NULL, NULL, NULL},

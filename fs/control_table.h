@@ -34,6 +34,8 @@ int fs_apply_names(fs_state *fs, const char *path, const char *line, size_t len,
 int fs_render_clone(fs_state *fs, const char *path, fs_text *out);
 int fs_check_clone(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
 int fs_apply_clone(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
+int fs_check_cast(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
+int fs_apply_cast(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why);
 int fs_render_summary(fs_state *fs, const char *path, fs_text *out);
 
 /* The last sentence about an array ("" path: about anything of the mount) with its newline; nothing if there is none. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* control_whole.c - the controls that read a whole array: a copy of it, and what its values are. */
+/* control_whole.c - the controls that read a whole array: a copy of it, another dtype for it, and what its values are. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -53,6 +53,34 @@ int fs_apply_clone(fs_state *fs, const char *path, const char *line, size_t len,
     free(from);
     free(to);
     return err;
+}
+
+/* ---- cast ---------------------------------------------------------------------------------------------------------- */
+
+static int cast(fs_state *fs, const char *path, const char *line, unsigned flags, fs_text *why)
+{
+    line += strspn(line, " \t\r");
+    char *name = fs_array_name(path), *dtype = strndup(line, strcspn(line, " \t\r"));
+    int err = !name || !dtype ? -ENOMEM : 0;
+    if (!err && line[strlen(dtype) + strspn(line + strlen(dtype), " \t\r")])
+        err = fs_refuse(-EINVAL, why, line, "one dtype is accepted, such as float32");
+    else if (!err && *dtype && (err = npk_cast(fs->store, name, dtype, flags, NULL, NULL)) != 0)
+        fs_refuse(err, why, line, "%s", *npk_error() ? npk_error() : strerror(-err));
+    free(dtype);
+    free(name);
+    return err;
+}
+
+int fs_check_cast(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why)
+{
+    (void)len;
+    return cast(fs, path, line, NPK_CAST_CHECK, why);
+}
+
+int fs_apply_cast(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why)
+{
+    (void)len;
+    return cast(fs, path, line, 0, why);
 }
 
 /* ---- summary --------------------------------------------------------------------------------------------------------- */

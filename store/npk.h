@@ -388,9 +388,18 @@ npk_err npk_compact_policy_set(npk_store *s, const char *name, unsigned percent)
 /* A new array with the shown rows of another; data shared where the filesystem can. Names do not come along.
  * -EEXIST. */
 npk_err npk_clone(npk_store *s, const char *from, const char *to);
-/* Another dtype for the same values, converted as numpy's astype does; the new file takes the name. Only among the 14
- * dtypes (-ENOTSUP). -EBUSY: somebody has it open or mapped for writing; -EMLINK. */
-npk_err npk_cast(npk_store *s, const char *name, const char *dtype);
+enum npk_cast_flags {
+    NPK_CAST_FORCE = 1, /* where leases prove nothing: the caller knows that nobody writes */
+    NPK_CAST_CHECK = 2, /* only say what would be refused in any case; nothing is locked, nothing changes */
+};
+/* Another dtype for the shown values; a new file with them takes the name, and deleted rows are gone then. Named ranges
+ * go along. Durable when it returns. Only among the 14 dtypes; the array's own may be in the other byte order. An array
+ * of that dtype is left alone. Values become what numpy's astype makes of them: integers modulo 2^bits, floats rounded
+ * once, to the nearest, floats to integers without their fraction. Where numpy leaves it to the processor, a float that does not fit
+ * becomes the least or the greatest integer, and NaN 0. progress (may be NULL) counts new bytes.
+ * -EINVAL: no such dtype; -ENOTSUP: not one of the 14; -EBUSY: somebody has it open or mapped for writing, or a part of
+ * a row is at its end; -EMLINK; -ECANCELED. */
+npk_err npk_cast(npk_store *s, const char *name, const char *dtype, unsigned flags, npk_progress *progress, void *ctx);
 
 /* The values of an array's shown rows, in one pass. */
 typedef struct npk_summary {

@@ -128,8 +128,41 @@ static int copy_live(struct copy *c)
     return err;
 }
 
+/* Elements of the shown data in another type, through memory. */
+static int copy_converted(struct copy *c)
+{
+    const npk_header *h = &c->t->info.header;
+    const npk_conversion *v = c->r->convert;
+    const npk_known *k = &c->t->marks.known;
+    const npk__shown shown = {
+        .live = k->live, .rows = npk__target_rows(c->t), .row_bytes = h->row_bytes, .data_offset = h->data_offset};
+    size_t from = v->casting.from_bytes, to = v->casting.to_bytes, most = GATHERED / (from > to ? from : to);
+    uint8_t *in = malloc(2 * GATHERED), *out = in + GATHERED;
+    int err = in ? 0 : npk__fail(-ENOMEM, "out of memory");
+    while (!err && c->done < c->r->data_bytes) {
+        uint64_t at = c->done / to, left = c->r->data_bytes / to - at;
+        size_t n = left < most ? (size_t)left : most;
+        ssize_t got = k->deleted > 0 ? npk__shown_read(&shown, c->from, at * from, in, n * from)
+                                     : npk__pread_full(c->from, in, n * from, h->data_offset + at * from);
+        err = got < 0 ? (int)got : (size_t)got < n * from ? -EIO : 0;
+        if (!err) {
+            npk__convert(v, out, in, n);
+            err = npk__pwrite_full(c->to, out, n * to, c->r->header_bytes + c->done);
+        }
+        if (err)
+            npk__fail_errno(err, c->t->name);
+        c->done += n * to;
+        if (!err)
+            err = pause_copy(c);
+    }
+    free(in);
+    return err;
+}
+
 static int copy_data(struct copy *c)
 {
+    if (c->r->convert)
+        return copy_converted(c);
     if ((c->r->how & NPK_REWRITE_LIVE) && c->t->marks.known.deleted > 0)
         return copy_live(c);
     return copy_stretch(c, c->t->info.header.data_offset, c->r->data_bytes);

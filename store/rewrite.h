@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rewrite.h - the same data under another header: a new file takes the array's name (P1, P6).
+ * rewrite.h - the same data under another header, or its values in another type: a new file takes the array's name (P1, P6).
  *
  * Readers keep the old file. A writer would keep it, too, and what he writes would be lost: so a lease must prove that
  * there is none, or nothing is done.
@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "convert.h"
 #include "target.h"
 
 enum npk_rewrite_how {
@@ -20,9 +21,10 @@ enum npk_rewrite_how {
 typedef struct npk_rewriting {
     const uint8_t *header; /* the new one */
     size_t header_bytes;
-    uint64_t data_bytes; /* of the file, from its data's begin on; with NPK_REWRITE_LIVE: of the rows that are shown */
+    uint64_t data_bytes; /* of the new file; without NPK_REWRITE_LIVE those of the old one, from its data's begin on */
     unsigned how;
-    npk_progress *progress; /* or NULL */
+    const npk_conversion *convert; /* of its elements; NULL: the bytes stay as they are */
+    npk_progress *progress;        /* or NULL */
     void *ctx;
 } npk_rewriting;
 

@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 #include "array.h"
-#include "cpu.h"
 #include "fail.h"
 #include "io.h"
+#include "isa.h"
 
 #define THREADS_MOST 256
 /* What candidates may take, over all threads; more queries than fit go in passes. */
@@ -28,46 +28,6 @@
 #define BLOCK_BYTES (UINT64_C(128) << 10)
 /* Below this many bytes of rows for each thread (times queries) another thread costs more than it brings. */
 #define THREAD_BYTES (UINT64_C(512) << 10)
-
-/* ---- instruction sets ----------------------------------------------------------------------------------------------
- */
-
-static kn_cpu cpu;
-static pthread_once_t cpu_once = PTHREAD_ONCE_INIT;
-
-static void detect(void)
-{
-    cpu = kn_cpu_detect();
-}
-
-static int choose_isa(const char *cap_text, kn_isa *out)
-{
-    kn_isa cap;
-    pthread_once(&cpu_once, detect);
-    if (!cap_text)
-        cap_text = getenv("NPK_CPU");
-    if (!cap_text || !*cap_text) {
-        *out = kn_cpu_best(&cpu, NULL);
-        return 0;
-    }
-    if (!kn_isa_find(cap_text, &cap))
-        return npk__fail(-EINVAL, "NPK_CPU=\"%s\": no instruction set; scalar, neon, avx2, avx512 and avx512vnni are",
-                         cap_text);
-    *out = kn_cpu_best(&cpu, &cap);
-    return 0;
-}
-
-const char *npk_cpu(unsigned index, bool *can, bool *should, bool *used)
-{
-    kn_isa chosen = KN_SCALAR;
-    if (index >= KN_ISA_COUNT)
-        return NULL;
-    (void)choose_isa(NULL, &chosen);
-    *can = cpu.can[index];
-    *should = cpu.should[index];
-    *used = chosen == (kn_isa)index;
-    return kn_isa_name((kn_isa)index);
-}
 
 /* ---- checks ------------------------------------------------------------------------------------------------------ */
 
@@ -363,7 +323,7 @@ static int begin(npk__search *s, const npk_part *parts, size_t part_count, const
         return npk__fail(-EINVAL, "%zu parts; one or more are accepted", part_count);
     int err = check_options(o, q);
     if (!err)
-        err = choose_isa(o->cpu, &isa);
+        err = npk__isa_choose(o->cpu, &isa);
     if (err)
         return err;
     s->kernel = kn_distance_of(isa);

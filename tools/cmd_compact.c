@@ -41,31 +41,15 @@ static int add_name(void *ctx, const char *name, const npk_info *info)
     return n->at[n->count++] == NULL ? -ENOMEM : 0;
 }
 
-/* What the progress of one array is shown by. */
-typedef struct meter {
-    cli_progress *progress;
-    uint64_t done;
-} meter;
-
-static int advance(void *ctx, uint64_t done, uint64_t all)
-{
-    meter *m = ctx;
-    if (m->progress == NULL)
-        m->progress = cli_progress_start("compact", all, -1);
-    cli_progress_add(m->progress, done - m->done);
-    m->done = done;
-    return 0;
-}
-
 static int compact_one(const cli_args *args, const cli_target *t, const char *name, cli_table *table)
 {
     npk_info before, after;
-    meter m = {0};
+    cli_meter m = {.what = "compact"};
     int err = npk_stat(t->store, name, &before);
     if (err != 0)
         return cli_fail_engine(t->typed, err);
-    err = npk_compact(t->store, name, cli_args_has(args, "force") ? NPK_COMPACT_FORCE : 0, advance, &m);
-    cli_progress_end(m.progress);
+    err = npk_compact(t->store, name, cli_args_has(args, "force") ? NPK_COMPACT_FORCE : 0, cli_meter_advance, &m);
+    cli_meter_end(&m);
     if (t->name[0] != '\0')
         cli_mounted_refresh(t);
     if (err == 0)

@@ -15,24 +15,6 @@ static const cli_column columns[] = {
     {"zeros", "zeros", true},
 };
 
-/* What the progress is shown by. */
-typedef struct meter {
-    cli_progress *progress;
-    uint64_t done;
-} meter;
-
-static int advance(void *ctx, uint64_t done, uint64_t all)
-{
-    meter *m = ctx;
-    if (m->progress == NULL)
-        m->progress = cli_progress_start("summary", all, -1);
-    if (done > m->done) {
-        cli_progress_add(m->progress, done - m->done);
-        m->done = done;
-    }
-    return 0;
-}
-
 /* Integers with all their digits: a double has 53 bits of them. */
 static void put_extreme(cli_table *table, const npk_summary *s, bool greatest)
 {
@@ -59,9 +41,9 @@ static void put_moment(cli_table *table, const npk_summary *s, double value)
 
 static int summarize(const cli_target *t, npk_summary *out)
 {
-    meter m = {0};
-    int err = npk_summarize(t->store, t->name, out, advance, &m);
-    cli_progress_end(m.progress);
+    cli_meter m = {.what = "summary"};
+    int err = npk_summarize(t->store, t->name, out, cli_meter_advance, &m);
+    cli_meter_end(&m);
     return err != 0 ? cli_fail_engine(t->typed, err) : CLI_OK;
 }
 

@@ -108,6 +108,22 @@ const cli_command cli_commands[] = {
         cli_reshape,
     },
     {
+        "cast",
+        "X DTYPE [--force]",
+        "give the values of an array another dtype",
+        "DTYPE is bool, int8 to int64, uint8 to uint64, float16 to float64, complex64 or\n"
+        "complex128. Values are converted as numpy's astype does it; where that leaves it to\n"
+        "the processor, floats beyond an integer type become its least or greatest number,\n"
+        "and NaN 0. A new file with the rows that are shown takes the name, so deleted rows\n"
+        "are gone then; names of rows come along. Programs that read the old file go on\n"
+        "reading it. Refused while a program has the array open or mapped for writing.\n"
+        "Durable when it returns.\n",
+        cli_cast_options,
+        2,
+        2,
+        cli_cast,
+    },
+    {
         "mv",
         "A B [--store DIR]",
         "give an array another name in its store",

@@ -53,7 +53,7 @@ const cli_command *cli_command_find(const char *name);
 extern const cli_option cli_ls_options[], cli_info_options[], cli_get_options[], cli_create_options[],
     cli_append_options[], cli_drop_options[], cli_replace_options[], cli_mv_options[], cli_check_options[], cli_reset_options[],
     cli_bench_options[], cli_search_options[], cli_help_options[], cli_pack_options[], cli_unpack_options[],
-    cli_compact_options[], cli_no_options[];
+    cli_compact_options[], cli_cast_options[], cli_no_options[];
 
 int cli_ls(const cli_args *args);
 int cli_info(const cli_args *args);
@@ -63,6 +63,7 @@ int cli_append(const cli_args *args);
 int cli_batch(const cli_args *args);
 int cli_replace(const cli_args *args);
 int cli_reshape(const cli_args *args);
+int cli_cast(const cli_args *args);
 int cli_mv(const cli_args *args);
 int cli_drop(const cli_args *args);
 int cli_restore(const cli_args *args);

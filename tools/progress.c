@@ -125,3 +125,21 @@ void cli_progress_end(cli_progress *p)
     pthread_mutex_destroy(&p->mutex);
     free(p);
 }
+
+int cli_meter_advance(void *meter, uint64_t done_bytes, uint64_t all_bytes)
+{
+    cli_meter *m = meter;
+    if (m->progress == NULL)
+        m->progress = cli_progress_start(m->what, all_bytes, -1);
+    if (done_bytes > m->done) {
+        cli_progress_add(m->progress, done_bytes - m->done);
+        m->done = done_bytes;
+    }
+    return 0;
+}
+
+void cli_meter_end(cli_meter *m)
+{
+    cli_progress_end(m->progress);
+    m->progress = NULL;
+}

@@ -15,4 +15,14 @@ void cli_progress_add(cli_progress *p, uint64_t bytes);
 /* Take the bar away. */
 void cli_progress_end(cli_progress *p);
 
+/* What a function of the engine tells its progress to (npk_progress, with the meter as its ctx). Begin with .what alone,
+ * end with cli_meter_end. */
+typedef struct cli_meter {
+    const char *what;
+    cli_progress *progress;
+    uint64_t done;
+} cli_meter;
+int cli_meter_advance(void *meter, uint64_t done_bytes, uint64_t all_bytes);
+void cli_meter_end(cli_meter *m);
+
 #endif

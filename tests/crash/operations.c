@@ -369,7 +369,77 @@ static const char *check_synced(npk_store *s, unsigned acked, bool power)
     return *why ? why : NULL;
 }
 
+/* ---- cast ------------------------------------------------------------------------------------------------------ */
+
+/* Numbers that every one of the types below holds. Every third row is deleted, the rows shown as 5 to 8 have a name. */
+static const char *const cast_types[] = {"float32", "int16", "float64"};
+
+static void setup_cast(npk_store *s)
+{
+    static float data[ROWS * FLOATS];
+    const uint64_t shape[2] = {ROWS, FLOATS};
+    const npk_array_in in = {"x", "float32", shape, 2, data};
+    npk_rows third = {0};
+    for (unsigned i = 0; i < ROWS * FLOATS; i++)
+        data[i] = (float)i - 4000;
+    NEED(npk_save(s, &in, 1) == 0 && npk_rows_parse("::3", 3, ROWS, &third) == 0);
+    NEED(npk_drop_rows(s, "x", &third, NPK_ANY_GENERATION, NULL) == 0 && npk_name_set(s, "x", "some", 5, 9) == 0);
+    NEED(npk_sync(s, NULL) == 0);
+    npk_rows_clear(&third);
+}
+
+static int run_cast(npk_store *s, crash_ack *ack)
+{
+    for (unsigned i = 1; i < 3; i++) {
+        int err = npk_cast(s, "x", cast_types[i], 0, NULL, NULL);
+        if (err)
+            return err;
+        ack();
+    }
+    return 0;
+}
+
+static int see_name(void *ctx, const char *name, uint64_t start, uint64_t stop)
+{
+    *(bool *)ctx = strcmp(name, "some") == 0 && start == 5 && stop == 9;
+    return 0;
+}
+
+static const char *check_cast(npk_store *s, unsigned acked, bool power)
+{
+    npk_array *a = NULL;
+    bool named = false;
+    (void)power; /* a cast that returned is durable */
+    if (npk_array_open(s, "x", &a) != 0) {
+        snprintf(why, sizeof(why), "%s", npk_error());
+        return why;
+    }
+    const npk_info *info = npk_array_info(a);
+    const char *dtype = info->header.dtype.name;
+    uint64_t rows = info->rows;
+    double *row = malloc(info->header.row_bytes + 1);
+    NEED(row != NULL);
+    *why = '\0';
+    if (rows != ROWS - (ROWS + 2) / 3)
+        snprintf(why, sizeof(why), "%lu rows", (unsigned long)rows);
+    else if (strcmp(dtype, cast_types[acked]) != 0 && (acked == 2 || strcmp(dtype, cast_types[acked + 1]) != 0))
+        snprintf(why, sizeof(why), "%s after %u casts", dtype, acked);
+    for (uint64_t i = 0; i < rows && !*why; i++) {
+        double want = (double)((i / 2 * 3 + 1 + i % 2) * FLOATS + 3) - 4000; /* of the row's last number */
+        NEED(npk_read_range(a, i, 1, row) == 0);
+        double is = *dtype == 'i' ? ((int16_t *)row)[3] : strcmp(dtype, "float64") == 0 ? row[3] : (double)((float *)row)[3];
+        if (is != want)
+            snprintf(why, sizeof(why), "row %lu of %s ends with %g, not %g", (unsigned long)i, dtype, is, want);
+    }
+    free(row);
+    npk_array_close(&a);
+    if (!*why && (npk_names(s, "x", see_name, &named) != 0 || !named))
+        snprintf(why, sizeof(why), "the name of rows is gone");
+    return *why ? why : NULL;
+}
+
 const crash_op crash_ops[] = {
+    {"cast", setup_cast, run_cast, check_cast},
     {"synced", setup_synced, run_synced, check_synced},
     {"batch", setup_batch, run_batch, check_batch},
     {"replace_rows", setup_one, run_replace_rows, check_replace_rows},

@@ -375,6 +375,39 @@ def compaction_by_policy(m):
 
 
 @test
+def cast_by_dtype(m):
+    view(m)
+    write(m, "names", "some\t10\t20\n")
+    held = np.load(m.path("x.npy"), mmap_mode="r")
+    with open(m.path("x.npy"), "r+b"):
+        expect(err(write, m, "dtype", "float64\n"), "EBUSY")
+        expect("x" in m.fact("last_error"), True)
+    write(m, "dtype", "float64\n")
+    same(m, "x.npy", TENTH.astype("f8"))
+    expect((np.load(m.path("x.npy")).dtype, read(m, "dtype"), read(m, "deleted")), (np.dtype("f8"), "float64\n", "0\n"))
+    expect((read(m, "names"), (held == TENTH).all()), ("some\t10\t20\n", True), "names go along, readers keep what they had")
+    expect(np.load(m.below("x.npy")).dtype, np.dtype("f8"), "on the disk")
+    write(m, "dtype", " float16 ")
+    same(m, "x.npy", TENTH.astype("f2"))
+    write(m, "dtype", "float16\n\n")
+    with open(m.path("x.npy"), "ab") as f:
+        f.write(TENTH[:3].astype("f2").tobytes())
+    same(m, "x.npy", np.concatenate([TENTH, TENTH[:3]]).astype("f2"), "with rows that were appended after")
+    for line, want in (("floaty", "EINVAL"), ("float32 4", "EINVAL"), ("S4", "EOPNOTSUPP"), (">f4", "EOPNOTSUPP")):
+        expect(err(write, m, "dtype", line), want, line)
+    expect("complex128 are accepted" in m.fact("last_error"), True)
+    np.save(m.path("s.npy"), np.zeros(3, "S4"))
+    expect(err(write, m, "dtype", "int8", "s.npy"), "EOPNOTSUPP")
+    np.save(m.path("f.npy"), np.asfortranarray(ROWS))
+    write(m, "dtype", "uint8", "f.npy")
+    expect((np.load(m.path("f.npy")) == ROWS.astype("u1")).all(), True, "Fortran order")
+    os.setxattr(m.path("f.npy"), "user.npk.dtype", b"int64")
+    expect(np.load(m.path("f.npy")).dtype, np.dtype("i8"), "by its attribute")
+    npk("cast", m.path("x.npy"), "int32")
+    same(m, "x.npy", np.concatenate([TENTH, TENTH[:3]]).astype("f2").astype("i4"), "cast by the command line")
+
+
+@test
 def clone_and_summary(m):
     view(m)
     os.mkdir(m.path("group"))

@@ -56,6 +56,8 @@ static void test_read_only(void)
     CHECK_EQ(npk_truncate(s, "x", 1), -EROFS);
     CHECK_EQ(npk_extend(s, "x", 9), -EROFS);
     CHECK_EQ(npk_reshape(s, "x", &shape, 1), -EROFS);
+    CHECK_EQ(npk_cast(s, "x", "f8", 0, NULL, NULL), -EROFS);
+    CHECK_EQ(npk_clone(s, "x", "y"), -EROFS);
     CHECK_EQ(npk_rename(s, "x", "y"), -EROFS);
     CHECK_EQ(npk_remove(s, "x"), -EROFS);
     CHECK_EQ(npk_reset(s), -EROFS);
