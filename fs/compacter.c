@@ -3,15 +3,18 @@
 #include "compacter.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "control_table.h"
 #include "notice.h"
+#include "open.h"
 
 #define RETRY_S 2    /* an array that somebody writes is tried again after this */
 #define NICENESS 15
@@ -19,7 +22,7 @@
 typedef struct job {
     struct job *next;
     char *path;
-    bool running;
+    bool running, force;
     uint64_t done, all;
 } job;
 
@@ -72,13 +75,34 @@ static int advance(void *ctx, uint64_t done, uint64_t all)
     return stop;
 }
 
-int compacter_run(fs_state *fs, const char *path)
+/* Does a program have the array open for writing through this mount? */
+static bool is_written_here(fs_state *fs, const char *path)
+{
+    struct stat st;
+    int fd = npk_open_beneath(fs->store, path, O_PATH | O_CLOEXEC, 0);
+    if (fd < 0)
+        return false; /* the engine says why */
+    bool written = fstat(fd, &st) == 0 && open_is_written(fs, st.st_ino);
+    close(fd);
+    return written;
+}
+
+int compacter_run(fs_state *fs, const char *path, bool force, const char **why)
 {
     pthread_mutex_lock(&lock);
     job *j = add(path, true);
+    if (j)
+        j->force = force;
     pthread_mutex_unlock(&lock);
     char *name = j ? fs_array_name(path) : NULL;
-    int err = name ? npk_compact(fs->store, name, 0, advance, j) : -ENOMEM;
+    int err = name ? 0 : -ENOMEM;
+    *why = "out of memory";
+    if (!err && force && is_written_here(fs, path)) {
+        err = -EBUSY;
+        *why = "open for writing by a program; try again when it is closed";
+    }
+    if (!err && (err = npk_compact(fs->store, name, force ? NPK_COMPACT_FORCE : 0, advance, j)) != 0)
+        *why = npk_error();
     free(name);
     pthread_mutex_lock(&lock);
     if (j)
@@ -97,6 +121,15 @@ bool compacter_progress(const char *path, uint64_t *done, uint64_t *all)
     }
     pthread_mutex_unlock(&lock);
     return j != NULL;
+}
+
+bool compacter_forces(const char *path)
+{
+    pthread_mutex_lock(&lock);
+    const job *j = find(path, true);
+    bool forces = j && j->force;
+    pthread_mutex_unlock(&lock);
+    return forces;
 }
 
 /* Is the share of deleted rows what the policy asks for? */
@@ -131,11 +164,12 @@ static void *work(void *arg)
         char *path = strdup(j->path);
         drop(j);
         pthread_mutex_unlock(&lock);
-        int err = path && is_due(fs, path) ? compacter_run(fs, path) : -ENOENT;
+        const char *why = "";
+        int err = path && is_due(fs, path) ? compacter_run(fs, path, false, &why) : -ENOENT;
         if (err == 0)
             notice_path_changed(fs, path);
         else if (err != -EBUSY && err != -ECANCELED && err != -ENOENT)
-            fs_note_failure(fs, path ? path : "", npk_error());
+            fs_note_failure(fs, path ? path : "", why);
         pthread_mutex_lock(&lock);
         if (err == -EBUSY && !stopping) { /* somebody writes it, or has it mapped for that */
             struct timespec until;
@@ -156,6 +190,11 @@ void compacter_consider(fs_state *fs, const char *path)
 {
     if (fs->read_only || !is_due(fs, path))
         return;
+    if (!fs->leases_prove) {
+        fs_note_health(fs, path, "is due to be compacted, and nothing proves here that no program writes to it: when you know "
+                                 "that none does, write force to its control compact");
+        return;
+    }
     pthread_mutex_lock(&lock);
     if (!find(path, false))
         add(path, false);

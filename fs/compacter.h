@@ -5,8 +5,12 @@
 
 #include "control.h"
 
-/* Compact an array now; progress can be read meanwhile. 0 or -errno with npk_error(). */
-int compacter_run(fs_state *fs, const char *path);
+/* Compact an array now; progress can be read meanwhile. 0, or -errno with its sentence in *why, valid until the thread's
+ * next call of the engine. `force`: the caller knows that no program writes to it, where leases cannot tell; programs that
+ * write through this mount are still EBUSY. */
+int compacter_run(fs_state *fs, const char *path, bool force, const char **why);
+/* Is one by force under way? What is opened for writing meanwhile would write to the file that goes. */
+bool compacter_forces(const char *path);
 /* How far has one of this array come? False: none is under way. */
 bool compacter_progress(const char *path, uint64_t *done, uint64_t *all);
 /* Its rows or its policy have changed: if it is due, it is compacted in the background as soon as nobody writes it. */

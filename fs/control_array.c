@@ -454,8 +454,8 @@ const fs_control fs_array_controls[] = {
      "The deleted rows, as ranges of the file's rows; written to, it shows such ranges again, or all.",
      false, false, fs_render_restore, fs_check_restore, fs_apply_restore, NULL},
     {"compact",
-     "What compacting would give back, and how far one has come; 1 compacts now, auto:20% as soon as so many rows are deleted, "
-     "auto:0 never.",
+     "What compacting would give back, and how far one has come; 1 compacts now, force also where nothing proves that no program "
+     "writes, auto:20% as soon as so many rows are deleted, auto:0 never.",
      false, false, fs_render_compact, fs_check_compact, fs_apply_compact, NULL},
     {"names",
      "Named ranges of rows, each with its first row and the row behind its last, with tabs between; written to, such lines name "

@@ -248,43 +248,56 @@ int fs_render_compact(fs_state *fs, const char *path, fs_text *out)
     return err;
 }
 
-/* "1", "auto:20%", or nothing. */
-static int parse_compact(const char *line, bool *now, bool *policy, unsigned *percent, fs_text *why)
+typedef struct compact_order {
+    bool now, force, policy;
+    unsigned percent;
+} compact_order;
+
+/* The line is this word and blanks. */
+static bool is_word(const char *line, const char *word)
+{
+    size_t len = strlen(word);
+    return strncmp(line, word, len) == 0 && line[len + strspn(line + len, " \t\r")] == '\0';
+}
+
+/* "1", "force", "auto:20%", or nothing. */
+static int parse_compact(const char *line, compact_order *o, fs_text *why)
 {
     char end = '\0', sign = '\0';
     const char *at = line + strspn(line, " \t\r");
-    *now = *at == '1' && at[1 + strspn(at + 1, " \t\r")] == '\0';
-    *policy = !*now && *at;
-    if (!*policy)
+    *o = (compact_order){.force = is_word(at, "force")};
+    o->now = o->force || is_word(at, "1");
+    o->policy = !o->now && *at;
+    if (!o->policy)
         return 0;
-    int n = sscanf(at, "auto:%3u%c %c", percent, &sign, &end);
-    if (n >= 1 && *percent <= 100 && (n == 1 || (n == 2 && (sign == '%' || sign == '\r'))))
+    int n = sscanf(at, "auto:%3u%c %c", &o->percent, &sign, &end);
+    if (n >= 1 && o->percent <= 100 && (n == 1 || (n == 2 && (sign == '%' || sign == '\r'))))
         return 0;
-    return fs_refuse(-EINVAL, why, line, "1 (now) or auto:20%% (as soon as so many rows are deleted) is accepted");
+    return fs_refuse(-EINVAL, why, line, "1 (now), force (now, and you know that no program writes to it) or auto:20%% (as "
+                                         "soon as so many rows are deleted) is accepted");
 }
 
 int fs_check_compact(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why)
 {
-    bool now, policy;
-    unsigned percent;
+    compact_order o;
     (void)fs, (void)path, (void)len;
-    return parse_compact(line, &now, &policy, &percent, why);
+    return parse_compact(line, &o, why);
 }
 
 int fs_apply_compact(fs_state *fs, const char *path, const char *line, size_t len, fs_text *why)
 {
-    bool now, policy;
-    unsigned percent;
+    compact_order o;
     (void)len;
-    int err = parse_compact(line, &now, &policy, &percent, why);
+    int err = parse_compact(line, &o, why);
     char *name = fs_array_name(path);
     if (!err && !name)
         err = -ENOMEM;
-    if (!err && now && (err = compacter_run(fs, path)) != 0)
+    const char *reason;
+    if (!err && o.now && (err = compacter_run(fs, path, o.force, &reason)) != 0)
+        fs_refuse(err, why, line, "%s", reason);
+    if (!err && o.policy && (err = npk_compact_policy_set(fs->store, name, o.percent)) != 0)
         refuse_said(err, why, line);
-    if (!err && policy && (err = npk_compact_policy_set(fs->store, name, percent)) != 0)
-        refuse_said(err, why, line);
-    if (!err && policy)
+    if (!err && o.policy)
         compacter_consider(fs, path);
     free(name);
     return err;

@@ -74,6 +74,29 @@ fs_open *open_borrow(fs_state *fs, fs_node *n)
     return o;
 }
 
+bool open_is_written(fs_state *fs, uint64_t st_ino)
+{
+    fs_open *found[16]; /* one for each generation that is open; more than these are not told apart any more */
+    size_t count = 0;
+    pthread_mutex_lock(&fs->nodes->lock);
+    for (fs_open *o = all_opens.all_next; o != &all_opens && count < 16; o = o->all_next) {
+        if (o->node->ino != st_ino)
+            continue;
+        unlist(o);
+        o->users++;
+        found[count++] = o;
+    }
+    pthread_mutex_unlock(&fs->nodes->lock);
+    bool written = count == 16;
+    for (size_t i = 0; i < count; i++) {
+        open_lock(fs, found[i]);
+        written |= found[i]->writers > 0;
+        pthread_mutex_unlock(&found[i]->lock);
+        open_release(fs, found[i]);
+    }
+    return written;
+}
+
 fs_open *open_detach_if_idle(fs_state *fs, fs_node *n)
 {
     fs_open *o = n->open;

@@ -57,6 +57,8 @@ typedef struct fs_handle {
 
 /* The node's open state, made if absent; the caller is one of its users. NULL: no memory. */
 fs_open *open_acquire(fs_state *fs, fs_node *n);
+/* Does a handle of any node of this file write? */
+bool open_is_written(fs_state *fs, uint64_t st_ino);
 /* The state if there is one with descriptors; the caller is one of its users. NULL: none. */
 fs_open *open_borrow(fs_state *fs, fs_node *n);
 void open_release(fs_state *fs, fs_open *o);

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "compacter.h"
 #include "creds.h"
 #include "keeper.h"
 #include "log.h"
@@ -487,6 +488,8 @@ static int prepare_open(fuse_req_t req, fs_open *o, int flags, struct statx *stx
     fs_state *fs = fs_of(req);
     int err = 0;
     bool trunc = flags & O_TRUNC;
+    if (wants_write(flags) && path && compacter_forces(path))
+        return -EBUSY; /* it would write to the file that is about to go, and no lease would tell */
     if (wants_write(flags) && !trunc)
         err = begin_writing(fs, o, path);
     if (!err && trunc)

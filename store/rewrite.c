@@ -41,7 +41,8 @@ static int take_lease(const npk_target *t, int ro_fd, unsigned how)
     if (!npk_leases_prove(t->store, &why)) {
         if (how & NPK_REWRITE_FORCE)
             return 0;
-        return npk__fail(-EBUSY, "\"%s\": needs a new file, and nothing proves here that nobody writes to it (%s)",
+        return npk__fail(-EBUSY, "\"%s\": needs a new file, and nothing proves here that nobody writes to it (%s); who knows that "
+                         "nobody does can force it",
                          t->name, why);
     }
     int err = npk__lease_take(ro_fd);

@@ -169,7 +169,12 @@ show "python3 \$spare/speed.py"
 step "8. Rows deleted, shown again, and their space given back"
 show 'cp x.npy part.npy && cd .npk/part.npy && seq 0 3 21499 >drop && cat shape deleted'
 show "python3 -c 'import numpy as np; print(\"np.load:\", np.load(\"part.npy\").shape)'"
-show 'cd .npk/part.npy && echo all >restore && cat shape && echo 1000: >drop && echo 1 >compact && cat shape deleted'
+word=1
+if grep -q '^leases.no' .npk/health; then
+    # Overlayfs (containers) does not tell of programs that write through a mapping; here we know that there is none.
+    word=force
+fi
+show "cd .npk/part.npy && echo all >restore && cat shape && echo 1000: >drop && echo $word >compact && cat shape deleted"
 show 'ls -l part.npy && cmp -n 1024000 -i 128 part.npy x.npy && rm part.npy'
 
 step "9. Search: write a question as a file, read the nearest paragraphs as text"
