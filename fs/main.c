@@ -15,6 +15,7 @@
 #include "mountpoint.h"
 #include "start.h"
 #include "state.h"
+#include "upper.h"
 
 #define USAGE_STATUS 2
 
@@ -78,6 +79,13 @@ static int serve(const fs_options *o, npk_store *store, start_line *line)
 
 static int open_store(const fs_options *o, npk_store **out)
 {
+    if (o->upper) {
+        char why[1024] = "";
+        int failed = upper_open(o, out, why, sizeof why);
+        if (failed)
+            fprintf(stderr, "npkfs: %s\n", why);
+        return failed;
+    }
     int err = npk_store_open(o->source, o->read_only ? NPK_READ_ONLY : 0, out);
     if (err == -EROFS) /* a store on read-only media is mounted as what it is */
         err = npk_store_open(o->source, NPK_READ_ONLY, out);

@@ -14,6 +14,7 @@
 #include "notice.h"
 #include "ops.h"
 #include "sys.h"
+#include "upper.h"
 #include "view.h"
 
 static void reply_statx(fuse_req_t req, fs_node *n, const struct statx *stx)
@@ -57,6 +58,9 @@ static int set_size_of(fuse_req_t req, fs_node *n, off_t size, fs_handle *h)
 {
     fs_state *fs = fs_of(req);
     loop_yield(fs);
+    int up = h ? 0 : upper_copy_up_node(req, n);
+    if (up)
+        return up;
     fs_open *o = open_acquire(fs, n);
     if (!o)
         return -ENOMEM;

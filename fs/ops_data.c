@@ -137,7 +137,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     COUNT_ADD(read_bytes, size);
     if (size >= LARGE_BYTES)
         loop_yield_if_asked(fs);
-    fs_view *v = n->generation ? view_borrow(fs, o) : NULL; /* none is left of what was cut to nothing */
+    fs_view *v = n->generation || fs->upper ? view_borrow(fs, o) : NULL; /* none is left of what was cut to nothing */
     if (v) {
         read_view(req, o, v, size, offset);
         return;
@@ -225,7 +225,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
     }
     const size_t asked = size;
     ssize_t n_written;
-    fs_view *v = n->generation ? view_borrow(fs, o) : NULL;
+    fs_view *v = n->generation || fs->upper ? view_borrow(fs, o) : NULL;
     if (v && fi->writepage) {
         int err = view_write_back(v, fd, (uint64_t)offset, buf, size);
         n_written = err ? err : (ssize_t)asked;
@@ -291,7 +291,7 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct f
     fs_open *o = handle_of(fi)->open;
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
     struct statx stx;
-    if (node_of(fs, ino)->generation) { /* a view is data up to its end */
+    if (node_of(fs, ino)->generation || o->view) { /* a view is data up to its end */
         int err = node_statx(fs, node_of(fs, ino), &stx);
         if (err || offset < 0 || (uint64_t)offset >= stx.stx_size)
             fuse_reply_err(req, err ? -err : ENXIO);
@@ -314,7 +314,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t in_at, struct fuse_
         fuse_reply_err(req, EOPNOTSUPP);
         return;
     }
-    if (node_of(fs, in)->generation || node_of(fs, out)->generation) {
+    if (node_of(fs, in)->generation || node_of(fs, out)->generation || handle_of(in_fi)->open->view) {
         fuse_reply_err(req, EXDEV); /* rows lie elsewhere: the kernel reads and writes instead */
         return;
     }

@@ -26,6 +26,7 @@
 #include "notice.h"
 #include "ops.h"
 #include "sys.h"
+#include "upper.h"
 #include "view.h"
 #include "wire.h"
 
@@ -378,7 +379,7 @@ static int make_room(fs_state *fs, fs_open *o)
 /* o->lock is held. The id to hand over, or 0: the daemon serves it. */
 static int backing_id(fs_state *fs, fs_open *o, mode_t mode)
 {
-    if (fs->mode != FS_MODE_PASSTHROUGH || o->no_backing || o->rfd < 0 || o->node->generation)
+    if (fs->mode != FS_MODE_PASSTHROUGH || o->no_backing || o->rfd < 0 || o->node->generation || o->view)
         return 0;
     if (has_setid(mode) && o->passthrough == 0)
         return 0;
@@ -523,10 +524,16 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             o->array_name = node_is_named_like_array(fs, n);
         bool stated, is_view = false;
         err = find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx, &stated);
-        if (!err && (o->array_name || stated || n->generation))
+        if (!err && (o->array_name || stated || n->generation || fs->upper))
             path = node_path(fs, n);
+        bool placeholder = !err && upper_is_placeholder(fs, o);
+        if (placeholder && wants_write(fi->flags) && !(fi->flags & O_TRUNC))
+            err = upper_copy_up(req, o, path);
         if (!err && (stated || n->generation))
             err = find_numbering(fs, o, path, stated, fuse_req_ctx(req)->pid, &stx, fi->flags, &is_view);
+        if (!err && placeholder && path && !(fi->flags & O_TRUNC))
+            err = view_whole(fs, o, path);
+        is_view |= placeholder;
         if (!err && fresh && path && !fs->read_only) {
             bool entered = false; /* of a session that ended by a crash, or of another mount */
             if (npk_session_find(fs->store, path, o->rfd >= 0 ? o->rfd : o->wfd, &entered) == 0 && entered &&

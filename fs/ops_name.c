@@ -15,6 +15,7 @@
 #include "node_table.h"
 #include "ops.h"
 #include "sys.h"
+#include "upper.h"
 #include "view.h"
 #include "watch.h"
 
@@ -346,6 +347,11 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_id, const char *n
     char leaf[256];
     if (n->kind != NODE_STORE) {
         fuse_reply_err(req, EPERM);
+        return;
+    }
+    int up = upper_copy_up_node(req, n); /* a placeholder has one name, since its data comes to one */
+    if (up) {
+        fuse_reply_err(req, -up);
         return;
     }
     if (!begin_change(req, parent, name, &dir))

@@ -28,6 +28,7 @@ typedef enum option_effect {
     EFFECT_SECONDS, /* the double at `field` */
     EFFECT_COUNT,   /* the unsigned at `field` */
     EFFECT_BYTES,   /* the uint64_t at `field` */
+    EFFECT_TEXT,    /* the char * at `field`: a path, in which a backslash stands before a comma */
     EFFECT_KERNEL,  /* goes on to the kernel as it is */
     EFFECT_NONE,    /* for mount(8) and for who reads fstab; nothing to do */
 } option_effect;
@@ -58,6 +59,8 @@ static const option_row option_table[] = {
     {"threads", "N", EFFECT_COUNT, FIELD(threads_max), "how many requests are served at once, 1 to 256 (default 16)"},
     {"cache", "BYTES", EFFECT_BYTES, FIELD(cache_bytes),
      "how much decoded data of a package is kept for its readers, such as 256M, 1M to 1T (default 64M)"},
+    {"upper", "DIR", EFFECT_TEXT, FIELD(upper),
+     "make a package writable: DIR, new or empty at first, keeps what is changed, and the package is never touched"},
     {"inotify", "off|on", EFFECT_SWITCH, FIELD(inotify),
      "whether changes made behind the mount are looked out for with inotify (default on)"},
     {"nosuid", NULL, EFFECT_KERNEL, 0, NULL},
@@ -286,6 +289,23 @@ static int add_kernel_option(fs_options *o, const char *name)
     return 0;
 }
 
+static int take_text(char **field, const char *value, size_t bytes)
+{
+    char *out = malloc(bytes + 1);
+    size_t n = 0;
+    if (!out)
+        return -ENOMEM;
+    for (size_t i = 0; i < bytes; i++) {
+        if (value[i] == '\\' && i + 1 < bytes && (value[i + 1] == ',' || value[i + 1] == '\\'))
+            i++;
+        out[n++] = value[i];
+    }
+    out[n] = '\0';
+    free(*field);
+    *field = out;
+    return 0;
+}
+
 /* One option of a list; value NULL: there is no "=". */
 static int take_option(fs_options *o, const option_row *row, const char *text, size_t bytes, const char *value)
 {
@@ -321,6 +341,10 @@ static int take_option(fs_options *o, const option_row *row, const char *text, s
         if (!parse_bytes(value, value_bytes, (uint64_t *)(void *)field))
             return refuse_value(text, bytes, "1M to 1T");
         return 0;
+    case EFFECT_TEXT:
+        if (value_bytes == 0)
+            return refuse_value(text, bytes, "a directory");
+        return take_text((char **)(void *)field, value, value_bytes);
     case EFFECT_KERNEL:
         return add_kernel_option(o, row->name);
     case EFFECT_NONE:
@@ -522,5 +546,6 @@ void fs_options_clear(fs_options *o)
     free(o->source);
     free(o->mountpoint);
     free(o->kernel_options);
+    free(o->upper);
     *o = (fs_options){0};
 }

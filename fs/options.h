@@ -25,6 +25,7 @@ typedef struct fs_options {
     fs_passthrough_choice passthrough; /* -o passthrough=auto|off|on */
     double attr_timeout_s;     /* -o attr_timeout=S: how long the kernel may believe attributes and names (1.0) */
     unsigned threads_max;      /* -o threads=N: requests served at once (16) */
+    char *upper;               /* -o upper=DIR: where changes of a package go; NULL: it is read-only */
     uint64_t cache_bytes;      /* -o cache=BYTES: decoded frames of a package that are kept (64 MiB) */
     bool inotify;              /* -o inotify=on|off */
     char *kernel_options;      /* what mount(8) understands itself (nosuid, nodev, noexec, noatime, ...), comma separated, or NULL */

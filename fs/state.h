@@ -34,6 +34,7 @@ struct fs_state {
     fs_mode mode;               /* fixed after INIT */
     char mode_reason[160];      /* why this mode; fixed after INIT */
     bool read_only;
+    bool upper;                 /* the store lies over a package (upper.h) */
     bool direct_mmap;           /* the kernel allows shared mappings of direct-I/O files */
     unsigned stack_depth;       /* max_stack_depth offered */
     const char *lease_reason;   /* phrase; leases_prove says whether a lease is proof here */

@@ -128,6 +128,24 @@ int view_refresh(fs_state *fs, fs_open *o, const char *path)
     return take_view(fs, o, path, false);
 }
 
+int view_whole(fs_state *fs, fs_open *o, const char *path)
+{
+    npk_view *view = NULL;
+    int fd = o->rfd >= 0 ? o->rfd : o->wfd, err = o->view ? 0 : npk_view_open_whole(fs->store, fd, &view);
+    if (err)
+        fs_note_failure(fs, path, npk_error());
+    if (err || !view)
+        return err;
+    fs_view *v = malloc(sizeof *v);
+    if (!v) {
+        npk_view_close(&view);
+        return -ENOMEM;
+    }
+    *v = (fs_view){.view = view, .file_bytes = npk_view_bytes(view), .users = 1};
+    o->view = v;
+    return 0;
+}
+
 void view_size(fs_state *fs, fs_node *n, struct statx *stx)
 {
     if (!n->generation || n->generation == VIEW_IN_DOUBT)

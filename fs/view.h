@@ -31,6 +31,8 @@ void view_size(fs_state *fs, fs_node *n, struct statx *stx);
 /* o->lock is held; o->rfd is open. Have a view that shows all rows of the file counted by now. -ESTALE: the numbering is
  * not this node's any more (the old view stays); -EUCLEAN. */
 int view_refresh(fs_state *fs, fs_open *o, const char *path);
+/* The same for a placeholder of which nothing is deleted (upper.h); nothing to do for another file. */
+int view_whole(fs_state *fs, fs_open *o, const char *path);
 /* The open state's view, counted; NULL: none. Takes o->lock. */
 fs_view *view_borrow(fs_state *fs, fs_open *o);
 void view_return(fs_view *v); /* NULL is fine */

@@ -19,6 +19,7 @@
 #include "io.h"
 #include "journal.h"
 #include "known.h"
+#include "lower.h"
 #include "npk.h"
 #include "path.h"
 #include "pkg_store.h"
@@ -35,12 +36,14 @@
 /* Rows whose places are looked up, and their data asked for, before the first is copied: they fit into the first cache.
  */
 #define BATCH 256
+/* Live rows that are decoded at once. */
+#define PACKED_RUN (UINT64_C(4) << 20)
 /* A stream's buffer; a batch that would need more comes in several. */
 #define STREAM_BUFFER (UINT64_C(256) << 20)
 
 struct npk_array {
-    int fd;                   /* -1 for one in a package */
-    npk_package_file *packed; /* NULL for one in a directory */
+    int fd;                   /* -1 for one whose data is in a package */
+    npk_package_file *packed; /* where it is then; else NULL */
     char *name;
     npk_info info;              /* as shown */
     uint64_t file_data;         /* bytes of data in the file, deleted rows among them */
@@ -154,6 +157,12 @@ static int open_once(npk_store *s, const char *name, const char *path, npk_array
         err = check_readable(name, &a->info);
     if (!err)
         err = look_at_marks(a, s, path);
+    if (!err && a->info.packed) {
+        err = npk__placeholder_open(s, a->fd, &a->packed);
+        npk__close(&a->fd);
+        if (!err && !a->packed)
+            err = npk__fail(-ESTALE, "\"%s\": it was written to just now; open it again", name);
+    }
     if (err)
         npk_array_close(&a);
     else
@@ -339,7 +348,7 @@ static int read_shown(const npk_array *a, uint64_t offset, uint64_t bytes, void 
 {
     const npk_header *h = &a->info.header;
     npk__shown shown = {
-        .live = a->known.live, .rows = a->info.rows, .row_bytes = h->row_bytes, .data_offset = h->data_offset};
+        .live = a->known.live, .rows = a->info.rows, .row_bytes = h->row_bytes, .data_offset = h->data_offset, .packed = a->packed};
     ssize_t n = npk__shown_read(&shown, a->fd, offset, out, bytes);
     if (n < 0)
         return npk__fail_errno((int)n, a->name);
@@ -443,9 +452,9 @@ npk_err npk_read_rows(npk_array *a, const int64_t *indices, size_t count, void *
                          indices[bad], a->info.rows);
     if (count == 0 || h->row_bytes == 0)
         return 0;
-    if (a->packed)
+    if (a->packed && !a->known.deleted)
         return npk__package_gather(a->packed, &a->info, indices, count, out);
-    if (h->row_bytes >= LARGE_ROW || (count <= FEW_ROWS && !a->map))
+    if (a->packed || h->row_bytes >= LARGE_ROW || (count <= FEW_ROWS && !a->map))
         return gather_by_calls(a, indices, count, out);
     return gather_by_map(a, indices, count, out);
 }
@@ -487,6 +496,24 @@ static int map_rows(npk_array *a, const uint8_t **out)
     return err;
 }
 
+/* The live rows of an array in a package, piece by piece through memory. */
+static int packed_runs(npk_array *a, uint64_t first, uint64_t count, uint64_t most, npk_run_visit *visit, void *ctx)
+{
+    uint64_t row_bytes = a->info.header.row_bytes, fit = row_bytes && row_bytes < PACKED_RUN ? PACKED_RUN / row_bytes : 1;
+    if (most && fit > most)
+        fit = most;
+    uint8_t *buffer = malloc(fit * row_bytes + 1);
+    int err = buffer ? 0 : npk__fail(-ENOMEM, "out of memory");
+    for (uint64_t done = 0, n; done < count && !err; done += n) {
+        n = count - done < fit ? count - done : fit;
+        err = npk_read_range(a, first + done, n, buffer);
+        if (!err)
+            err = visit(ctx, first + done, n, buffer);
+    }
+    free(buffer);
+    return err;
+}
+
 npk_err npk_array_runs(npk_array *a, uint64_t first, uint64_t count, uint64_t max_rows_per_visit, npk_run_visit *visit,
                        void *ctx)
 {
@@ -498,6 +525,8 @@ npk_err npk_array_runs(npk_array *a, uint64_t first, uint64_t count, uint64_t ma
         return npk__fail(-ERANGE,
                          "\"%s\": %" PRIu64 " rows from row %" PRIu64 " on are outside; there are %" PRIu64 " rows",
                          a->name, count, first, a->info.rows);
+    if (a->packed && a->known.deleted)
+        return packed_runs(a, first, count, max_rows_per_visit, visit, ctx);
     if (a->packed)
         return npk__package_runs(a->packed, &a->info, first, count, max_rows_per_visit, visit, ctx);
     for (uint64_t done = 0, n; done < count && !err; done += n) {

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #include "fail.h"
 #include "io.h"
 #include "lease.h"
+#include "lower.h"
 #include "path.h"
 #include "settle.h"
 #include "store.h"
@@ -297,11 +299,37 @@ static int check_open_file(struct subject *x)
     return err ? err : rule_session(x);
 }
 
+/* A placeholder leads to a file of the package. */
+static int rule_placeholder(const npk_checking *c, int dir_fd, const char *path, const char *leaf)
+{
+    npk_package_file *f = NULL;
+    int fd = npk__openat(dir_fd, leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    int err = fd < 0 ? 0 : npk__placeholder_open(c->s, fd, &f);
+    npk_package_file_close(&f);
+    npk__close(&fd);
+    return err ? npk__finding(c, NPK_DAMAGE, path, "L2", false, "\"%s\": %s", path, npk_error()) : 0;
+}
+
+/* The package beneath the store, if there is one, is where it is said to be. */
+static int check_lower(npk_checking *c)
+{
+    npk_package *p;
+    char *path = NULL;
+    uint64_t bytes, sum;
+    int there = npk__lower_noted(c->s->root_fd, &path, &bytes, &sum);
+    free(path);
+    int err = there > 0 ? npk__lower_package(c->s, &p) : there;
+    c->upper = there > 0 && !err;
+    return err ? npk__finding(c, NPK_DAMAGE, ".npkfs/" NPK__LOWER_FILE, "L1", false, "\".npkfs/" NPK__LOWER_FILE "\": %s",
+                              npk_error()) : 0;
+}
+
 static int check_file(void *ctx, int dir_fd, const char *path, const char *leaf, unsigned char type)
 {
     struct subject x = {.c = ctx, .dir_fd = dir_fd, .path = path, .leaf = leaf};
-    if (npk__path_to_name(path, x.name, sizeof(x.name)) != 0)
-        return 0;
+    int placed = x.c->upper && type == DT_REG ? rule_placeholder(x.c, dir_fd, path, leaf) : 0;
+    if (placed || npk__path_to_name(path, x.name, sizeof(x.name)) != 0)
+        return placed;
     if (type != DT_REG)
         return npk__finding(x.c, NPK_NOTE, path, "F1", false,
                             type == DT_LNK ? "\"%s\": a symbolic link; the file that it leads to is the array"
@@ -370,7 +398,9 @@ npk_err npk_check(npk_store *s, const char *name, unsigned flags, npk_check_visi
     int err = flags ? npk__store_writable(s, name ? name : s->label) : 0;
     if (err)
         return err;
-    err = npk__check_journal(&c);
+    err = check_lower(&c);
+    if (!err)
+        err = npk__check_journal(&c);
     if (!err && !name)
         err = npk__check_batches(&c);
     if (err)

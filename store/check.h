@@ -13,6 +13,7 @@
 typedef struct npk_checking {
     npk_store *s;
     unsigned flags; /* npk_check_flags */
+    bool upper;     /* a package lies beneath the store, and it can be read */
     npk_check_visit *visit;
     void *ctx;
 } npk_checking;

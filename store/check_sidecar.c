@@ -18,6 +18,7 @@
 #include "io.h"
 #include "journal.h"
 #include "lock.h"
+#include "lower.h"
 #include "path.h"
 #include "redo.h"
 #include "store.h"
@@ -98,6 +99,8 @@ static int check_name(void *ctx, const char *name, unsigned char type)
         return npk__check_group_journal(f->c, f->side_fd, path);
     if (strcmp(name, NPK__BATCH_DIR) == 0)
         return 0; /* npk__check_batches */
+    if (strcmp(name, NPK__LOWER_FILE) == 0 && strchr(f->path, '/') == NULL)
+        return 0; /* npk__check_lower */
     if (strcmp(name, "lock") == 0 || strcmp(name, "dirty") == 0) {
         if (npk__fstatat(f->side_fd, name, &st) == 0 && !S_ISREG(st.st_mode))
             return npk__finding(f->c, NPK_DAMAGE, path, "F11", false, "\"%s\": not a regular file; remove it", path);

@@ -46,14 +46,15 @@ static int copy_array(npk_array *a, int to)
     uint8_t *header = malloc((size_t)h->data_offset);
     if (!header)
         return npk__fail(-ENOMEM, "out of memory");
-    ssize_t n = npk__pread_full(fd, header, (size_t)h->data_offset, 0);
-    int err = n < 0 ? (int)n : (uint64_t)n < h->data_offset ? -EIO : 0;
+    ssize_t n = fd >= 0 ? npk__pread_full(fd, header, (size_t)h->data_offset, 0) : (ssize_t)h->data_offset;
+    int err = fd < 0 ? npk__array_read_packed(a, 0, h->data_offset, header)
+              : n < 0 ? (int)n : (uint64_t)n < h->data_offset ? -EIO : 0;
     if (!err && npk_header_is_row_array(h))
         npk__view_header(header, h, info->rows);
     if (!err)
         err = npk__pwrite_full(to, header, (size_t)h->data_offset, 0);
     free(header);
-    if (!err && info->deleted)
+    if (!err && (info->deleted || (fd < 0 && npk_header_is_row_array(h))))
         return copy_rows(a, to, h->data_offset);
     if (!err && h->data_bytes > 0)
         err = npk__copy_full(fd, h->data_offset, to, h->data_offset, h->data_bytes);

@@ -9,6 +9,7 @@
 
 #include "fail.h"
 #include "io.h"
+#include "lower.h"
 #include "marks.h"
 #include "npk.h"
 #include "path.h"
@@ -27,11 +28,15 @@ static int compact(npk_target *t, unsigned flags, npk_progress *progress, void *
     uint8_t *header = malloc((size_t)h->data_offset);
     if (!header)
         return npk__fail(-ENOMEM, "out of memory");
-    ssize_t n = npk__pread_full(t->fd, header, (size_t)h->data_offset, 0);
-    int err = n < 0 ? (int)n : (uint64_t)n < h->data_offset ? -EIO : 0;
-    if (err) {
-        npk__fail_errno(err, t->name);
-    } else {
+    npk_package_file *packed = NULL;
+    int err = npk__placeholder_open(t->store, t->fd, &packed);
+    ssize_t n = err ? 0
+                : packed ? npk_package_file_read(packed, 0, header, (size_t)h->data_offset)
+                         : npk__pread_full(t->fd, header, (size_t)h->data_offset, 0);
+    npk_package_file_close(&packed);
+    if (!err && n != (ssize_t)h->data_offset)
+        err = npk__fail_errno(n < 0 ? (int)n : -EIO, t->name);
+    if (!err) {
         npk__view_header(header, h, rows);
         npk_rewriting r = {.header = header,
                            .header_bytes = (size_t)h->data_offset,
@@ -63,7 +68,7 @@ npk_err npk_compact(npk_store *s, const char *name, unsigned flags, npk_progress
         return err;
     err = npk__target_lock(s, name, &t);
     if (!err)
-        err = npk__target_open(&t, NPK_TARGET_READ | (flags & NPK_COMPACT_FORCE ? 0 : NPK_TARGET_ALONE));
+        err = npk__target_open(&t, NPK_TARGET_READ | NPK_TARGET_PACKED | (flags & NPK_COMPACT_FORCE ? 0 : NPK_TARGET_ALONE));
     if (!err && t.marks.known.deleted > 0)
         err = compact(&t, flags, progress, ctx);
     npk__target_release(&t);
@@ -105,7 +110,7 @@ npk_err npk_compact_policy_set(npk_store *s, const char *name, unsigned percent)
         return npk__fail(-EINVAL, "\"%s\": %u percent; 1 to 100, or 0 for never", name, percent);
     int err = npk__target_lock(s, name, &t);
     if (!err)
-        err = npk__target_open(&t, NPK_TARGET_READ | NPK_TARGET_TAIL);
+        err = npk__target_open(&t, NPK_TARGET_READ | NPK_TARGET_PACKED | NPK_TARGET_TAIL);
     if (!err && (percent > 0 || t.marks.known.stated)) {
         err = npk__marks_single_name(&t.marks);
         if (!err)

@@ -420,6 +420,11 @@ int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *o
         return 0;
     npk_states *both = &out->both;
     int err = npk__marks_states(m, both);
+    /* The state of a copied file is found by what is in it as long as it is the only one; beside another it must be the one
+     * of this inode, since that tells which of the two files has the name. */
+    if (!err && both->state[0].id.inode != m->stamp.id.inode &&
+        (err = npk__identity_bind(m->fd, m->info, &m->stamp, &both->state[0])) != 0)
+        npk__fail_errno(err, m->leaf);
     if (!err && npk__state_copy(&both->state[0], &both->state[1]) != 0)
         err = npk__fail(-ENOMEM, "out of memory");
     if (!err && (err = npk__fd_look(new_fd, &info, &stamp)) != 0)

@@ -172,7 +172,7 @@ npk_err npk_name_set(npk_store *s, const char *name, const char *range_name, uin
     int err = check_name(name, range_name);
     if (err)
         return err;
-    err = open_for_names(s, name, NPK_TARGET_READ | NPK_TARGET_TAIL, &t);
+    err = open_for_names(s, name, NPK_TARGET_READ | NPK_TARGET_PACKED | NPK_TARGET_TAIL, &t);
     uint64_t rows = err ? 0 : npk__target_rows(&t);
     if (!err && (start > stop || stop > rows))
         err = npk__fail(-ERANGE, "\"%s\": rows %" PRIu64 ":%" PRIu64 " are outside; there are %" PRIu64 " rows", name,
@@ -190,7 +190,7 @@ npk_err npk_name_remove(npk_store *s, const char *name, const char *range_name)
     npk_target t = NPK_TARGET_NONE;
     npk_states states;
     bool there = false;
-    int err = open_for_names(s, name, NPK_TARGET_READ | NPK_TARGET_TAIL, &t);
+    int err = open_for_names(s, name, NPK_TARGET_READ | NPK_TARGET_PACKED | NPK_TARGET_TAIL, &t);
     if (!err && t.marks.known.stated) {
         err = npk__marks_states(&t.marks, &states);
         if (!err) {

@@ -140,6 +140,7 @@ typedef struct npk_info {
     uint64_t tail_bytes;  /* bytes beyond the rows counted: a part-row, or what was not adopted */
     int64_t mtime_us;     /* microseconds since the epoch */
     uint64_t inode;
+    bool packed;          /* its data is in the package beneath the store, until it is first written (npk_overlay_open) */
     char *reason;         /* NULL for an array; for a plain file named .npy: why it is none. free() with npk_info_clear */
 } npk_info;
 void npk_info_clear(npk_info *i);
@@ -651,6 +652,22 @@ void npk_package_release(npk_package *p, npk_held *pieces, size_t count); /* the
 /* Facts as npk_fd_stat gives them for a file. */
 npk_err npk_package_file_stat(npk_package_file *f, npk_info *out);
 
+/* A package that can be written to: the store in the directory `dir` (the upper) shows all that is in the package, and
+ * keeps what is changed; the package itself never is. An absent or empty directory is made an upper of the package: it gets
+ * a file for each file of it, large ones as placeholders whose data stays in the package until it is first written. The
+ * handle is an ordinary one; any other handle of the directory finds the package where it was at the last call of this
+ * function. Removing, renaming, deleting rows and changing attributes need no data. flags as for npk_store_open, without
+ * NPK_CREATE. -EEXIST (neither empty nor an upper), -EINVAL (an upper of another package). */
+npk_err npk_overlay_open(const char *package, const char *dir, unsigned flags, npk_store **out);
+/* The package of npk_overlay_open, owned by the handle; NULL for another store. */
+npk_package *npk_store_lower(npk_store *s);
+/* Give the file at `path` (with its suffix) its data, if it is a placeholder: whole and durable, or not at all. Everything
+ * in the engine that writes rows does so itself; this is for whoever serves the files. Mode, times, attributes, deleted
+ * rows and names stay, the inode is another one. -ENOSPC, -EIO (a damaged frame), -EMLINK; -EREMOTE: without its package. */
+npk_err npk_copy_up(npk_store *s, const char *path);
+/* Is this open file a placeholder? One read. */
+bool npk_is_placeholder(int fd);
+
 /* Prove the rules of FORMAT.md on the package at `path`: every checksum, and that every frame can be decoded. Returns 0
  * whatever was found in it; findings are visited, from the calling thread. progress may be NULL. */
 npk_err npk_package_check(const char *path, unsigned threads, npk_check_visit *visit, void *ctx,
@@ -725,6 +742,9 @@ void npk_dir_tidy(npk_store *s, const char *dir_path);
  * (P10). -ESTALE: another file has taken the name since it was opened; open it by its name again. Never waits, never
  * writes. */
 npk_err npk_view_open(npk_store *s, const char *path, int fd, npk_view **out);
+/* The same for a placeholder of which nothing is deleted: all of its bytes, to be read alone; no rows. NULL for any other
+ * file. -EREMOTE, -EIO. */
+npk_err npk_view_open_whole(npk_store *s, int fd, npk_view **out);
 void npk_view_close(npk_view **v);
 uint64_t npk_view_bytes(const npk_view *v);      /* size of the file as shown: header + live rows + part-row */
 uint64_t npk_view_generation(const npk_view *v); /* moves with every drop, restore and compaction */

@@ -160,7 +160,9 @@ static int open_file(npk_store *s, npk__packing_file *f, uint64_t frame_target, 
     err = npk_view_shows(s, path, f->fd, &f->shown, &f->generation);
     if (!err && f->generation != 0)
         err = npk_view_open(s, path, f->fd, &f->view);
-    if (!err && f->view && npk_view_generation(f->view) != f->generation)
+    if (!err && !f->view)
+        err = npk_view_open_whole(s, f->fd, &f->view);
+    else if (!err && npk_view_generation(f->view) != f->generation)
         err = changed(f->found);
     if (!err && f->shown > 0)
         err = read_head(f);

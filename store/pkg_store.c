@@ -12,6 +12,7 @@
 
 #include "fail.h"
 #include "io.h"
+#include "lower.h"
 #include "package.h"
 #include "path.h"
 #include "store.h"
@@ -286,10 +287,13 @@ npk_err npk_descr(npk_store *s, const char *name, const npk_header *h, char **ou
         npk_package_file_close(&f);
     } else if (!err) {
         fd = npk__open_beneath(s->root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
-        err = fd < 0 ? fd : 0;
-        ssize_t n = err ? 0 : npk__pread_full(fd, text, h->descr_bytes, h->descr_offset);
+        err = fd < 0 ? fd : npk__placeholder_open(s, fd, &f);
+        ssize_t n = err ? 0
+                    : f ? npk_package_file_read(f, h->descr_offset, text, h->descr_bytes)
+                        : npk__pread_full(fd, text, h->descr_bytes, h->descr_offset);
         if (!err && n != (ssize_t)h->descr_bytes)
             err = n < 0 ? npk__fail_errno((int)n, name) : npk__fail(-EIO, "\"%s\": was cut meanwhile", name);
+        npk_package_file_close(&f);
         npk__close(&fd);
     }
     if (err) {

@@ -12,6 +12,7 @@
 #include "fail.h"
 #include "io.h"
 #include "lease.h"
+#include "lower.h"
 #include "settle.h"
 #include "store.h"
 #include "swap.h"
@@ -60,6 +61,7 @@ struct copy {
     const npk_rewriting *r;
     int from, to;
     bool leased;
+    npk_package_file *packed; /* where the old file's data is, for a placeholder; live rows alone are copied then */
     uint64_t done, behind, synced; /* bytes of data written, given to the disk, and on the disk */
 };
 
@@ -115,14 +117,14 @@ static int copy_live(struct copy *c)
     const npk_header *h = &c->t->info.header;
     const npk_known *k = &c->t->marks.known;
     const npk__shown shown = {
-        .live = k->live, .rows = npk__target_rows(c->t), .row_bytes = h->row_bytes, .data_offset = h->data_offset};
+        .live = k->live, .rows = npk__target_rows(c->t), .row_bytes = h->row_bytes, .data_offset = h->data_offset, .packed = c->packed};
     uint8_t *buffer = malloc(GATHERED);
     int err = buffer ? 0 : npk__fail(-ENOMEM, "out of memory");
     while (!err && c->done < c->r->data_bytes) {
         uint64_t row = c->done / h->row_bytes, skip = c->done % h->row_bytes, physical;
         uint64_t bytes = npk__view_run(k->live, row, shown.rows - row, &physical) * h->row_bytes - skip;
         /* Long runs may be shared with the old file, and need no memory in any case. */
-        err = bytes >= LONG_RUN ? copy_stretch(c, npk__rows_end(h, physical) + skip, bytes)
+        err = bytes >= LONG_RUN && !c->packed ? copy_stretch(c, npk__rows_end(h, physical) + skip, bytes)
                                 : copy_gathered(c, &shown, buffer);
     }
     free(buffer);
@@ -212,8 +214,12 @@ static int swap(npk_target *t, int ro_fd, bool leased, const npk_rewriting *r)
     if (err)
         return err;
     struct copy c = {.t = t, .r = r, .from = ro_fd, .to = w.fd, .leased = leased};
-    err = npk__pwrite_full(w.fd, r->header, r->header_bytes, 0);
-    err = err ? npk__fail_errno(err, t->name) : copy_data(&c);
+    err = npk__placeholder_open(t->store, ro_fd, &c.packed);
+    if (!err && (err = npk__pwrite_full(w.fd, r->header, r->header_bytes, 0)) != 0)
+        npk__fail_errno(err, t->name);
+    if (!err)
+        err = copy_data(&c);
+    npk_package_file_close(&c.packed);
     if (!err && there)
         err = enter(t, &w, &entry);
     if (!err) {

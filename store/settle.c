@@ -17,6 +17,7 @@
 #include "io.h"
 #include "lease.h"
 #include "lock.h"
+#include "lower.h"
 #include "marks.h"
 #include "npy.h"
 #include "path.h"
@@ -119,6 +120,15 @@ static int look_once(int fd, struct look *l)
     if (n < 0)
         return (int)n;
     l->head_bytes = (size_t)n;
+    npk__placeholder lower;
+    int packed = npk__placeholder_parse(l->head, l->head_bytes, st.stx_size, &lower);
+    if (packed < 0)
+        return make_plain(out, "a damaged placeholder of a file in a package");
+    if (packed > 0) {
+        out->packed = true;
+        memmove(l->head, lower.head, NPK__PLACEHOLDER_HEAD);
+        l->head_bytes = NPK__PLACEHOLDER_HEAD;
+    }
     err = read_header(fd, l->head, l->head_bytes, out);
     if (err || out->reason)
         return err;

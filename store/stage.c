@@ -257,13 +257,15 @@ static int touch_locked(npk_batch *b, const char *path, size_t *out);
 
 int npk__stage_touch(npk_batch *b, const char *path, size_t *out)
 {
-    npk_lock lock;
+    npk_lock lock = NPK_LOCK_NONE;
     const npk_staged *e = npk__stage_find(b, path);
     if (e) {
         *out = (size_t)(e - b->list);
         return 0;
     }
-    int err = lock_quiet(b, path, &lock);
+    int err = npk_copy_up(b->store, path); /* what a batch is laid over is a file with its data */
+    if (!err || err == -ENOENT || err == -ENOTDIR)
+        err = lock_quiet(b, path, &lock);
     if (!err)
         err = touch_locked(b, path, out);
     npk__unlock(&lock);

@@ -195,6 +195,7 @@ void npk_store_close(npk_store **s)
     forget_above(*s);
     npk__ahead_free(*s);
     npk_package_close(&(*s)->package);
+    npk_package_close(&(*s)->lower);
     npk__close(&(*s)->root_fd);
     free((*s)->label);
     free(*s);

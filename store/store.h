@@ -22,6 +22,7 @@ struct npk_store {
     } * above;      /* the directories above the root that may hold it as a group, nearest first */
     unsigned above_count;
     npk_package *package; /* NULL for a directory; else root_fd is -1 and the handle is for reading */
+    npk_package *lower;   /* lower.h: the package beneath it, once somebody asked; guarded by a lock of lower.c */
     struct npk__ahead *ahead; /* ahead.h; NULL: nothing yet */
     int lease_proof; /* npk_leases_prove(): what it found, 0 before; accessed atomically */
 };

@@ -18,6 +18,7 @@
 #include "io.h"
 #include "journal.h"
 #include "lease.h"
+#include "lower.h"
 #include "npy.h"
 #include "redo.h"
 #include "rewrite.h"
@@ -460,6 +461,8 @@ static int look_at_marks(npk_target *t)
 int npk__target_open(npk_target *t, unsigned how)
 {
     int done = npk__redo_finish(t->dir.fd, t->leaf);
+    if (!done && !(how & NPK_TARGET_PACKED))
+        done = npk__lower_copy_up(t->store, t->dir.fd, t->leaf);
     if (done)
         return done;
     if (how & NPK_TARGET_ALONE) {

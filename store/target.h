@@ -54,6 +54,7 @@ enum npk_target_open {
     NPK_TARGET_TAIL = 2,  /* accept bytes beyond the rows (a part-row, foreign rows); else -EBUSY */
     NPK_TARGET_ANY = 4,   /* any fixed-size array, whole or not: only that it is one */
     NPK_TARGET_READ = 8,  /* its rows stay as they are: no entry is made for it */
+    NPK_TARGET_PACKED = 16, /* its data may stay in the package (lower.h): the descriptor is not read for it */
 };
 /* Open the locked array for writing, bring header and data to agree, and make its entry in the dirty table. What a dead
  * append left is taken back, a part-row of a dead writer set aside. -ENOENT, -ENOTSUP (no row array), -EINVAL

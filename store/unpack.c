@@ -14,6 +14,7 @@
 
 #include "fail.h"
 #include "io.h"
+#include "lower.h"
 #include "npk.h"
 #include "package.h"
 #include "path.h"
@@ -39,6 +40,7 @@ typedef struct unpacking {
     const npk_unpack_options *o;
     npk__unpack_dir dir;
     bool *wanted; /* entries; NULL: all */
+    bool placeholders; /* large files get no data (lower.h) */
     uint64_t next, all_bytes, done_bytes;
     target *current;
     pthread_mutex_t mutex;
@@ -124,8 +126,9 @@ static int make_entry(unpacking *u, uint64_t i, target **out)
     int err = npk_package_file_open(u->p, i, &t->file);
     if (!err)
         err = npk__unpack_file(&u->dir, &e, &t->fd);
+    int placed = !err && u->placeholders ? npk__placeholder_write(t->fd, t->file) : 0;
     if (!err)
-        err = write_head(t);
+        err = placed < 0 ? placed : placed ? 0 : write_head(t);
     if (err) {
         npk__close(&t->fd);
         npk_package_file_close(&t->file);
@@ -133,7 +136,7 @@ static int make_entry(unpacking *u, uint64_t i, target **out)
         return err;
     }
     t->todo = t->file->frames;
-    if (t->todo == 0)
+    if (t->todo == 0 || placed)
         return finish(u, t);
     *out = t;
     return 0;
@@ -299,10 +302,10 @@ static int choose(unpacking *u)
     return err;
 }
 
-npk_err npk_unpack(const char *path, const char *dir, const npk_unpack_options *options)
+static int unpack(const char *path, const char *dir, const npk_unpack_options *options, bool placeholders)
 {
     static const npk_unpack_options none;
-    unpacking u = {.o = options ? options : &none};
+    unpacking u = {.o = options ? options : &none, .placeholders = placeholders};
     if (u.o->rows)
         return npk__unpack_rows(path, dir, u.o);
     int err = npk_package_open(path, &u.p);
@@ -317,11 +320,41 @@ npk_err npk_unpack(const char *path, const char *dir, const npk_unpack_options *
         err = npk__unpack_begin(dir, &u.dir);
     if (!err) {
         err = run(&u);
+        if (!err && placeholders)
+            err = npk__lower_note(u.dir.fd, u.p);
         err = npk__unpack_end(&u.dir, &root, err);
     }
     pthread_cond_destroy(&u.made);
     pthread_mutex_destroy(&u.mutex);
     free(u.wanted);
     npk_package_close(&u.p);
+    return err;
+}
+
+npk_err npk_unpack(const char *path, const char *dir, const npk_unpack_options *options)
+{
+    return unpack(path, dir, options, false);
+}
+
+int npk__unpack_lower(const char *path, const char *dir)
+{
+    return unpack(path, dir, NULL, true);
+}
+
+int npk__unpack_fill(npk_package_file *f, int fd)
+{
+    target t = {.file = f, .fd = fd};
+    uint64_t frame = f->record.frame, many = frame && PIECE > frame ? PIECE / frame : 1;
+    npk__reader *reader = npk__reader_take(f->package);
+    uint8_t *buffer = malloc(frame > PIECE ? frame : PIECE);
+    int err = reader && buffer ? write_head(&t) : npk__fail(-ENOMEM, "out of memory");
+    for (uint64_t i = 0, n; i < f->frames && !err; i += n) {
+        n = f->frames - i < many ? f->frames - i : many;
+        err = write_frames(&t, i, n, buffer, reader);
+        npk__writeback(fd); /* the disk works meanwhile, and the sync at the end is short */
+    }
+    if (reader)
+        npk__reader_give(f->package, reader);
+    free(buffer);
     return err;
 }

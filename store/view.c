@@ -16,6 +16,7 @@
 #include "io.h"
 #include "known.h"
 #include "lock.h"
+#include "lower.h"
 #include "marks.h"
 #include "path.h"
 #include "settle.h"
@@ -28,9 +29,9 @@
 #define LONG_RUN (16u << 10)
 
 struct npk_view {
-    npk_live *live;
+    npk_live *live; /* NULL: the file behind a placeholder, nothing of it deleted */
     npk__shown shown;
-    uint64_t rows; /* of the file */
+    uint64_t rows; /* of the file; 0 without live */
     uint64_t tail_bytes, generation;
     uint8_t header[]; /* as shown */
 };
@@ -86,16 +87,52 @@ static int look(npk_store *s, const char *path, int fd, npk_info *info, npk_know
     return there;
 }
 
+/* Bytes of the data file, wherever they are. */
+static ssize_t read_file(npk_package_file *packed, int fd, void *out, size_t bytes, uint64_t offset)
+{
+    return packed ? npk_package_file_read(packed, offset, out, bytes) : npk__pread_full(fd, out, bytes, offset);
+}
+
+/* All of a file whose data is in a package; its bytes are those of a part-row behind no rows. */
+static npk_view *whole_view(npk_package_file *packed, uint64_t bytes)
+{
+    npk_view *v = malloc(sizeof(*v));
+    if (v)
+        *v = (npk_view){.shown = {.packed = packed, .row_bytes = 1}, .tail_bytes = bytes};
+    return v;
+}
+
+npk_err npk_view_open_whole(npk_store *s, int fd, npk_view **out)
+{
+    npk_package_file *packed = NULL;
+    npk_stamp stamp;
+    int err = npk__placeholder_open(s, fd, &packed);
+    npk_view *v = NULL;
+    if (!err && packed && (err = npk__fd_stamp(fd, &stamp)) == 0 && !(v = whole_view(packed, stamp.size)))
+        err = -ENOMEM;
+    if (err && packed)
+        npk__fail_errno(err, "a placeholder");
+    if (err)
+        npk_package_file_close(&packed);
+    else
+        *out = v;
+    return err;
+}
+
 npk_err npk_view_open(npk_store *s, const char *path, int fd, npk_view **out)
 {
     npk_info info;
     npk_known k;
     npk_view *v = NULL;
+    npk_package_file *packed = NULL;
+    int err = npk__placeholder_open(s, fd, &packed);
+    if (err)
+        return err;
     int there = look(s, path, fd, &info, &k);
     if (there > 0 && k.deleted > 0) {
         const npk_header *h = &info.header;
         v = malloc(sizeof(*v) + (size_t)h->data_offset);
-        ssize_t n = v ? npk__pread_full(fd, v->header, (size_t)h->data_offset, 0) : -ENOMEM;
+        ssize_t n = v ? read_file(packed, fd, v->header, (size_t)h->data_offset, 0) : -ENOMEM;
         if (n != (ssize_t)h->data_offset) {
             there = npk__fail_errno(n < 0 ? (int)n : -EIO, path);
             free(v);
@@ -105,15 +142,18 @@ npk_err npk_view_open(npk_store *s, const char *path, int fd, npk_view **out)
                             .shown = {.live = k.live,
                                       .rows = k.rows - k.deleted,
                                       .row_bytes = h->row_bytes,
-                                      .data_offset = h->data_offset},
+                                      .data_offset = h->data_offset,
+                                      .packed = packed},
                             .rows = k.rows,
                             .tail_bytes = info.tail_bytes,
                             .generation = k.generation};
             npk__view_header(v->header, h, k.rows - k.deleted);
+            packed = NULL;
         }
     }
     npk__known_release(&k);
     npk_info_clear(&info);
+    npk_package_file_close(&packed);
     if (there < 0)
         return there;
     *out = v;
@@ -125,6 +165,7 @@ void npk_view_close(npk_view **view)
     if (!view || !*view)
         return;
     npk__live_unref(&(*view)->live);
+    npk_package_file_close(&(*view)->shown.packed);
     free(*view);
     *view = NULL;
 }
@@ -207,7 +248,7 @@ static ssize_t read_window(const npk__shown *v, int fd, uint64_t offset, uint8_t
     uint64_t last = offset + (bytes < shown_left ? bytes : shown_left) - 1, skip = last % v->row_bytes;
     uint64_t to = v->data_offset + npk__live_select(v->live, last / v->row_bytes) * v->row_bytes + skip + 1;
     size_t span = to - from < sizeof(window) ? (size_t)(to - from) : sizeof(window);
-    ssize_t got = npk__pread_full(fd, window, span, from);
+    ssize_t got = read_file(v->packed, fd, window, span, from);
     if (got <= 0)
         return got;
     if (done > (size_t)got)
@@ -233,7 +274,7 @@ ssize_t npk__shown_read(const npk__shown *v, int fd, uint64_t offset, void *to, 
         uint64_t at;
         size_t n = (size_t)run_bytes(v, offset + done, bytes - done, &at);
         ssize_t got = n >= LONG_RUN || n == bytes - done || v->row_bytes >= WINDOW
-                          ? npk__pread_full(fd, out + done, n, at)
+                          ? read_file(v->packed, fd, out + done, n, at)
                           : read_window(v, fd, offset + done, out + done, bytes - done);
         if (got < 0)
             return got;
@@ -269,7 +310,7 @@ ssize_t npk_view_read(const npk_view *v, int fd, uint64_t offset, void *out, siz
     }
     if (done < bytes) { /* the part-row */
         uint64_t at = v->shown.data_offset + v->rows * v->shown.row_bytes + (offset + done - rows_end);
-        ssize_t got = npk__pread_full(fd, to + done, bytes - done, at);
+        ssize_t got = read_file(v->shown.packed, fd, to + done, bytes - done, at);
         if (got < 0)
             return done ? (ssize_t)done : npk__fail_errno((int)got, "view");
         done += (size_t)got;
@@ -281,8 +322,8 @@ size_t npk_view_extents(const npk_view *v, uint64_t offset, size_t bytes, npk_vi
 {
     size_t count = 0, done = 0;
     uint64_t end = shown_end(v);
-    if (offset < v->shown.data_offset || offset >= end)
-        bytes = 0;
+    if (offset < v->shown.data_offset || offset >= end || v->shown.packed)
+        bytes = 0; /* or nowhere in the data file */
     else if (bytes > end - offset)
         bytes = (size_t)(end - offset);
     while (done < bytes && count < most) {

@@ -15,9 +15,10 @@ void npk__view_header(uint8_t *header, const npk_header *h, uint64_t rows);
 
 /* The shown data of a file, without header and part-row. */
 typedef struct npk__shown {
-    const npk_live *live;
+    const npk_live *live;     /* NULL: the file itself, from its first byte on, is what is shown */
     uint64_t rows; /* shown */
     uint64_t row_bytes, data_offset;
+    npk_package_file *packed; /* where the file's bytes are, for a placeholder; NULL: in the file */
 } npk__shown;
 /* Bytes of it, which are all inside: short if the file was cut. No sentence. */
 ssize_t npk__shown_read(const npk__shown *v, int fd, uint64_t offset, void *out, size_t bytes);

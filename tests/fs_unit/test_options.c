@@ -90,6 +90,15 @@ static void test_every_option(void)
     CHECK_EQ(o.threads_max, 256);
     fs_options_clear(&o);
 
+    CHECK_EQ(parse("npkfs p.npkg /m -o upper=/a\\,b,ro -o upper=up", &o), 0);
+    CHECK_STR(o.upper, "up");
+    CHECK(o.read_only);
+    fs_options_clear(&o);
+    CHECK_EQ(parse("npkfs p.npkg /m -o upper=/a\\,b,ro", &o), 0);
+    CHECK_STR(o.upper, "/a,b");
+    fs_options_clear(&o);
+    CHECK_EQ(parse("npkfs p.npkg /m -o upper=", &o), -EINVAL);
+
     /* The last one counts, in one list and over several. */
     CHECK_EQ(parse("npkfs d /m -o ro,passthrough=off -oinotify=off,threads=1 -o rw,inotify=on,passthrough=on,noallow_other,"
                    "controls=visible,controls=hidden,attr_timeout=86400", &o), 0);
