@@ -422,7 +422,8 @@ int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *o
     int err = npk__marks_states(m, both);
     /* The state of a copied file is found by what is in it as long as it is the only one; beside another it must be the one
      * of this inode, since that tells which of the two files has the name. */
-    if (!err && both->state[0].id.inode != m->stamp.id.inode &&
+    const npk_file_id *bound = &both->state[0].id;
+    if (!err && (bound->inode != m->stamp.id.inode || bound->birth_ns != m->stamp.id.birth_ns) &&
         (err = npk__identity_bind(m->fd, m->info, &m->stamp, &both->state[0])) != 0)
         npk__fail_errno(err, m->leaf);
     if (!err && npk__state_copy(&both->state[0], &both->state[1]) != 0)
