@@ -6,9 +6,11 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
-static const char *const names[KN_ISA_COUNT] = {"scalar", "neon", "avx2", "avx512", "avx512vnni"};
+static const char *const names[KN_ISA_COUNT] = {"scalar", "neon", "sve", "avx2", "avx512", "avx512vnni"};
 
 const char *kn_isa_name(kn_isa isa)
 {
@@ -83,7 +85,10 @@ kn_cpu kn_cpu_detect(void)
 kn_cpu kn_cpu_detect(void)
 {
     /* Every 64-bit ARM has NEON with double precision and fused multiply-add. */
-    return (kn_cpu){.can = {[KN_SCALAR] = true, [KN_NEON] = true}, .should = {[KN_SCALAR] = true, [KN_NEON] = true}};
+    kn_cpu cpu = {.can = {[KN_SCALAR] = true, [KN_NEON] = true}};
+    cpu.can[KN_SVE] = (getauxval(AT_HWCAP) & HWCAP_SVE) != 0;
+    memcpy(cpu.should, cpu.can, sizeof(cpu.can));
+    return cpu;
 }
 
 #else

@@ -15,6 +15,7 @@
 typedef enum kn_isa {
     KN_SCALAR,
     KN_NEON,
+    KN_SVE,        /* registers of any width: Neoverse V1 (2020), N2 and later, A64FX */
     KN_AVX2,       /* with FMA and F16C: Haswell (2013), Zen and later */
     KN_AVX512,     /* F, BW, DQ and VL: Skylake-SP and later, Zen 4 and later */
     KN_AVX512VNNI, /* with VNNI and VPOPCNTDQ: Ice Lake and later, Zen 4 and later */
@@ -28,7 +29,7 @@ typedef struct kn_cpu {
 
 kn_cpu kn_cpu_detect(void);
 
-/* "scalar", "neon", "avx2", "avx512", "avx512vnni"; a static string. */
+/* "scalar", "neon", "sve", "avx2", "avx512", "avx512vnni"; a static string. */
 const char *kn_isa_name(kn_isa isa);
 /* The set of this name; false: there is none. */
 bool kn_isa_find(const char *name, kn_isa *out);

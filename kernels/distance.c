@@ -16,6 +16,8 @@ const kn_distance *kn_distance_of(kn_isa isa)
     if (isa == KN_AVX2)
         return &kn_distance_avx2;
 #elif defined(__aarch64__)
+    if (isa == KN_SVE)
+        return &kn_distance_sve;
     if (isa == KN_NEON)
         return &kn_distance_neon;
 #endif

@@ -11,7 +11,7 @@ extern const kn_distance kn_distance_avx2, kn_distance_avx512, kn_distance_avx51
 kn_few kn_few_dot_i8_avx2, kn_few_and_bits_avx2, kn_few_xor_bits_avx2;
 kn_per_row kn_squares_i8_avx2, kn_count_bits_avx2;
 #elif defined(__aarch64__)
-extern const kn_distance kn_distance_neon;
+extern const kn_distance kn_distance_neon, kn_distance_sve;
 #endif
 kn_few kn_few_dot_i8_scalar, kn_few_and_bits_scalar, kn_few_xor_bits_scalar;
 kn_per_row kn_squares_i8_scalar, kn_count_bits_scalar;

@@ -29,7 +29,7 @@ int npk__isa_choose(const char *cap_text, kn_isa *out)
         return 0;
     }
     if (!kn_isa_find(cap_text, &cap))
-        return npk__fail(-EINVAL, "NPK_CPU=\"%s\": no instruction set; scalar, neon, avx2, avx512 and avx512vnni are",
+        return npk__fail(-EINVAL, "NPK_CPU=\"%s\": no instruction set; scalar, neon, sve, avx2, avx512 and avx512vnni are",
                          cap_text);
     *out = kn_cpu_best(&cpu, &cap);
     return 0;

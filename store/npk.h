@@ -492,7 +492,7 @@ typedef struct npk_search_options {
     double epsilon;  /* kl, js: >= 0 */
     unsigned threads;      /* at most 256; 0: the cores of the machine */
     uint64_t task_bytes;   /* rows that a thread takes at once; 0: chosen. The answer does not depend on it */
-    const char *cpu;       /* instruction sets up to "scalar", "neon", "avx2", "avx512", "avx512vnni"; NULL: $NPK_CPU, else the best */
+    const char *cpu;       /* instruction sets up to "scalar", "neon", "sve", "avx2", "avx512", "avx512vnni"; NULL: $NPK_CPU, else the best */
     npk_progress *progress; /* called by the calling thread, between tasks */
     void *progress_ctx;
 } npk_search_options;

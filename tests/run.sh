@@ -92,6 +92,13 @@ else
             note "apt could not install python3-pytest: $(tail -n 1 "$work/apt.log")"
     fi
 fi
+# Libraries whose searches ours are compared with; without them that test is skipped.
+if [ -z "$quick" ] && [ "$python" = "$work/venv/bin/python" ]; then
+    for peer in faiss-cpu scikit-learn numpack; do
+        timeout 150 "$python" -m pip install -q --disable-pip-version-check --no-input --only-binary :all: "$peer" \
+            >"$work/pip.log" 2>&1 || note "pip could not install $peer ($(tail -n 1 "$work/pip.log")): not compared with it"
+    done
+fi
 "$python" -c 'import sys, numpy; print("python", sys.version.split()[0], "numpy", numpy.__version__)' ||
     note "no numpy: tests that need it are skipped"
 

@@ -291,8 +291,8 @@ const cli_command cli_commands[] = {
         "row, score. -o writes a .npy file of index and score (and, where there are\n"
         "several, the array's number before them), (queries, K) or (K) for one query.\n"
         "With --all it is the scores as float64, (queries, rows) or (rows).\n"
-        "NPK_CPU=scalar (neon, avx2, avx512, avx512vnni) in the environment caps the\n"
-        "instruction sets that are used; `npk info --cpu` shows them.\n",
+        "NPK_CPU=scalar (neon, sve, avx2, avx512, avx512vnni) in the environment caps\n"
+        "the instruction sets that are used; `npk info --cpu` shows them.\n",
         cli_search_options,
         2,
         CLI_ANY_WORDS,

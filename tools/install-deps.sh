@@ -56,7 +56,12 @@ need_to_test() {
     need_program ps procps
     need_program mkfs.ext4 e2fsprogs
     need_program xxd xxd
+    # The kernels of processors that this one is not.
     [ "$(uname -m)" != x86_64 ] || need_program qemu-x86_64 qemu-user
+    if [ "$(uname -m)" = x86_64 ]; then
+        need_program aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+        need_file /usr/aarch64-linux-gnu/include/stdlib.h libc6-dev-arm64-cross
+    fi
 }
 
 list_only=

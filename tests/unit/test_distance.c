@@ -50,15 +50,22 @@ static struct guarded guarded_new(void)
 
 static struct guarded row_memory, query_memory;
 
+/* Every how many lengths are taken: all, or what the command line says, where an emulator makes them dear. */
+static size_t step = 1;
+
 static const kn_distance *tables[KN_ISA_COUNT];
 static size_t table_count;
 
 static void find_tables(void)
 {
     kn_cpu cpu = kn_cpu_detect();
+    printf("instruction sets:");
     for (int i = 0; i < KN_ISA_COUNT; i++)
-        if (cpu.can[i])
+        if (cpu.can[i]) {
+            printf(" %s", kn_isa_name((kn_isa)i));
             tables[table_count++] = kn_distance_of((kn_isa)i);
+        }
+    printf("\n");
 }
 
 /* What the rows hold. */
@@ -223,7 +230,7 @@ static void check_float_shape(const kn_distance *k, size_t dim, size_t item, enu
 static void test_floats(void)
 {
     for (size_t t = 0; t < table_count; t++)
-        for (size_t dim = 0; dim < MOST_DIM; dim++)
+        for (size_t dim = 0; dim < MOST_DIM; dim += step)
             for (size_t item = 4; item <= 8; item += 4) {
                 enum content c = (enum content)(dim % CONTENTS);
                 unit_note("%s, dim %zu, %zu bytes, content %d", kn_isa_name(tables[t]->isa), dim, item, (int)c);
@@ -340,7 +347,7 @@ static void check_bytes(const kn_distance *k, size_t dim, unsigned turn)
 static void test_bytes(void)
 {
     for (size_t t = 0; t < table_count; t++)
-        for (size_t dim = 0; dim < MOST_DIM; dim++) {
+        for (size_t dim = 0; dim < MOST_DIM; dim += step) {
             unit_note("%s, dim %zu", kn_isa_name(tables[t]->isa), dim);
             check_bytes(tables[t], dim, (unsigned)dim);
         }
@@ -397,7 +404,7 @@ static void test_half(void)
     CHECK(want[0x3c00] == 1 && want[0xc000] == -2 && want[1] == 0x1p-24 && isinf(want[0x7c00]) &&
           want[0x7bff] == 65504);
     for (size_t t = 0; t < table_count; t++)
-        for (size_t dim = 65536; dim > 65500; dim -= 7) {
+        for (size_t dim = 65536; dim > 65500; dim -= 7 * step) {
             kn_block b = {.rows = halves, .row_bytes = 2 * dim, .count = 1, .dim = dim};
             unit_note("%s, dim %zu", kn_isa_name(tables[t]->isa), dim);
             tables[t]->widen_f16(&b, got);
@@ -411,7 +418,7 @@ static void test_half_rows(void)
     static uint16_t halves[ROWS * MOST_DIM];
     static float wide[ROWS * MOST_DIM], squares[2][KN_BLOCK_ROWS];
     for (size_t t = 0; t < table_count; t++)
-        for (size_t dim = 0; dim < MOST_DIM && tables[t]->dot_squares_f16; dim++) {
+        for (size_t dim = 0; dim < MOST_DIM && tables[t]->dot_squares_f16; dim += step) {
             struct shape s = draw_shape(dim, 2, (unsigned)dim);
             uint8_t *rows = place(row_memory, ROWS * dim * 2, s.at_end);
             float *query = (float *)(void *)place(query_memory, dim * 4, true);
@@ -482,7 +489,7 @@ static void check_logs(const kn_distance *k, size_t dim, float epsilon)
 static void test_logs(void)
 {
     for (size_t t = 0; t < table_count; t++)
-        for (size_t dim = 0; dim < MOST_DIM; dim++) {
+        for (size_t dim = 0; dim < MOST_DIM; dim += step) {
             unit_note("%s, dim %zu", kn_isa_name(tables[t]->isa), dim);
             check_logs(tables[t], dim, dim % 2 ? 0 : 1e-7f);
         }
@@ -523,8 +530,10 @@ static void test_cpu(void)
     CHECK(cpu.should[kn_cpu_best(&cpu, NULL)]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        step = strtoul(argv[1], NULL, 10);
     row_memory = guarded_new();
     query_memory = guarded_new();
     find_tables();
