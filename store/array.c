@@ -245,6 +245,12 @@ int npk__array_read_packed(const npk_array *a, uint64_t offset, uint64_t bytes, 
     return npk__package_read_at(a->packed, offset, bytes, out);
 }
 
+uint64_t npk__array_run(const npk_array *a, uint64_t row, uint64_t most, uint64_t *physical)
+{
+    *physical = row;
+    return a->known.deleted ? npk__view_run(a->known.live, row, most, physical) : most;
+}
+
 const char *npk__array_name(const npk_array *a)
 {
     return a->name;
@@ -370,11 +376,16 @@ npk_err npk_read_range(npk_array *a, uint64_t start, uint64_t count, void *out)
     return read_at(a, npk__rows_end(h, start), count * h->row_bytes, out);
 }
 
-npk_err npk_read_all(npk_array *a, void *out)
+int npk__array_read_shown(const npk_array *a, uint64_t offset, uint64_t bytes, void *out)
 {
     if (a->known.deleted)
-        return read_shown(a, 0, a->info.header.data_bytes, out);
-    return read_at(a, a->info.header.data_offset, a->info.header.data_bytes, out);
+        return read_shown(a, offset, bytes, out);
+    return read_at(a, a->info.header.data_offset + offset, bytes, out);
+}
+
+npk_err npk_read_all(npk_array *a, void *out)
+{
+    return npk__array_read_shown(a, 0, a->info.header.data_bytes, out);
 }
 
 struct gathering {

@@ -11,6 +11,10 @@
 int npk__array_fd(const npk_array *a);
 /* Bytes of the file of an array in a package, whose descriptor is -1. -EIO with a sentence. */
 int npk__array_read_packed(const npk_array *a, uint64_t offset, uint64_t bytes, void *out);
+/* Bytes of its data as it is shown, any order or ndim; all inside. -EIO with a sentence: the file was cut. */
+int npk__array_read_shown(const npk_array *a, uint64_t offset, uint64_t bytes, void *out);
+/* Of at most `most` rows from a shown row on, those that follow each other in the file: how many, *physical the first. */
+uint64_t npk__array_run(const npk_array *a, uint64_t row, uint64_t most, uint64_t *physical);
 /* Its name, for sentences. */
 const char *npk__array_name(const npk_array *a);
 /* Is its data mapped by now? */

@@ -386,8 +386,12 @@ npk_err npk_compact(npk_store *s, const char *name, unsigned flags, npk_progress
 npk_err npk_compact_policy(npk_store *s, const char *name, unsigned *percent);
 npk_err npk_compact_policy_set(npk_store *s, const char *name, unsigned percent);
 
-/* A new array with the shown rows of another; data shared where the filesystem can. Names do not come along.
- * -EEXIST. */
+/* A new array with the shown rows of another, as they were at one moment; data shared where the filesystem can. Names do
+ * not come along, groups are made. Memory does not grow with the array. Whole or absent, also under power loss; durable
+ * after npk_sync(). Other changes of the source by the library wait meanwhile; what a program writes that has it open is
+ * found by a lease, or by reading everything once more.
+ * -EEXIST: the new name is there; -ENOTSUP: not an array, or one of objects; -EINVAL: unfinished; -EBUSY: programs write
+ * to it all the time. */
 npk_err npk_clone(npk_store *s, const char *from, const char *to);
 enum npk_cast_flags {
     NPK_CAST_FORCE = 1, /* where leases prove nothing: the caller knows that nobody writes */

@@ -194,7 +194,8 @@ const cli_command cli_commands[] = {
         "A B [--store DIR]",
         "copy the rows that are shown to a new array",
         "B is NAME.npy, which must not exist, or a directory. Where the filesystem can,\n"
-        "both share their space until one is changed. Names of rows do not come along.\n",
+        "both share their space until one is changed. Names of rows do not come along. The\n"
+        "clone is the array as it was at one moment, whoever writes to it meanwhile.\n",
         cli_mv_options,
         2,
         2,

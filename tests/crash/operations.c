@@ -438,7 +438,53 @@ static const char *check_cast(npk_store *s, unsigned acked, bool power)
     return *why ? why : NULL;
 }
 
+/* ---- clone ----------------------------------------------------------------------------------------------------- */
+
+/* y1 and y2 are whole copies of the shown rows of x. */
+static int run_clone(npk_store *s, crash_ack *ack)
+{
+    static const char *const names[] = {"y1", "group/y2"};
+    for (unsigned i = 0; i < 2; i++) {
+        int err = npk_clone(s, "x", names[i]);
+        if (!err)
+            err = npk_sync(s, names[i]);
+        if (err)
+            return err;
+        ack();
+    }
+    return 0;
+}
+
+static const char *check_clone(npk_store *s, unsigned acked, bool power)
+{
+    (void)power; /* one that was not synced is whole or absent */
+    static const char *const names[] = {"x", "y1", "group/y2"};
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t rows;
+        if (i > 0 && exists(s, names[i]) != 1) {
+            snprintf(why, sizeof(why), "%s is not there after %u steps", names[i], acked);
+            if (i <= acked)
+                return why;
+            continue;
+        }
+        float *data = load(s, names[i], &rows);
+        if (!data)
+            return why;
+        *why = '\0';
+        if (rows != ROWS - (ROWS + 2) / 3)
+            snprintf(why, sizeof(why), "%s has %lu rows", names[i], (unsigned long)rows);
+        for (uint64_t r = 0; r < rows && !*why; r++)
+            if (data[r * FLOATS + 3] != (float)((r / 2 * 3 + 1 + r % 2) * FLOATS + 3) - 4000)
+                snprintf(why, sizeof(why), "%s: row %lu is another", names[i], (unsigned long)r);
+        free(data);
+        if (*why)
+            return why;
+    }
+    return NULL;
+}
+
 const crash_op crash_ops[] = {
+    {"clone", setup_cast, run_clone, check_clone},
     {"cast", setup_cast, run_cast, check_cast},
     {"synced", setup_synced, run_synced, check_synced},
     {"batch", setup_batch, run_batch, check_batch},
