@@ -32,6 +32,7 @@ struct fs_loop {
 #define SPIN_NS 60000
 
 static _Thread_local bool loop_leading;
+static _Thread_local bool loop_resting; /* the request that is served said so */
 
 static int64_t loop_now_ns(void)
 {
@@ -115,6 +116,11 @@ void loop_yield_if_asked(fs_state *fs)
         loop_yield(fs);
 }
 
+void loop_rest(void)
+{
+    loop_resting = true;
+}
+
 /* The device has nothing to read: look again for a short while after the last request, then sleep until there is
  * something. Waking a sleeping thread costs several times what a request does, and requests come in bursts. */
 static void loop_await(fs_state *fs, int64_t last_ns)
@@ -154,7 +160,8 @@ static int loop_lead(fs_state *fs, struct fuse_buf *buf)
                 return -EOPNOTSUPP;
             }
         }
-        last_ns = loop_now_ns();
+        last_ns = loop_resting ? 0 : loop_now_ns();
+        loop_resting = false;
     }
     return 0;
 }

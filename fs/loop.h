@@ -22,5 +22,7 @@ void loop_yield(fs_state *fs);
 /* The same only if another request is waiting: for work that is long but never blocks, where handing over costs more than
  * it gains when nobody else asks. */
 void loop_yield_if_asked(fs_state *fs);
+/* The next request will not come at once, and others have a use for the processor: do not look out for it in a loop. */
+void loop_rest(void);
 
 #endif

@@ -30,7 +30,8 @@ struct fs_pkg {
     uid_t uid; /* the package's owner owns all that is in it */
     gid_t gid;
     _Atomic uint64_t *opened; /* a bit for each entry that was opened before */
-    struct pkg_ahead *ahead; /* the threads that decode ahead of readers */
+    uint64_t ahead_bytes;     /* how far before a reader frames are decoded */
+    struct pkg_ahead *ahead;  /* the threads that decode ahead of readers */
 };
 
 extern const struct fuse_lowlevel_ops pkg_operations;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pkg_ahead.c - threads that decode frames ahead of who reads them in sequence. See pkg.h. */
+#define _GNU_SOURCE 1 /* SCHED_BATCH */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -28,6 +30,9 @@ static void *ahead_thread(void *arg)
 {
     fs_state *fs = arg;
     struct pkg_ahead *a = fs->pkg->ahead;
+    /* Such a thread, when it is woken, does not take the processor from the one that woke it, nor from readers. */
+    const struct sched_param none = {0};
+    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
     pthread_mutex_lock(&a->lock);
     for (;;) {
         while (!a->stop && a->first == a->next)

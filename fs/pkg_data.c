@@ -16,16 +16,18 @@
 #include "pkg.h"
 
 #define PIECES      64               /* of one reply */
-#define SEQUENTIAL  (1u << 20)       /* so far apart may reads be that follow each other */
-#define LARGE_READ  (32u << 10)      /* from this size on a read begins a sequence */
-#define AHEAD       (UINT64_C(4) << 20)
+#define LARGE_READ  (32u << 10)      /* what the kernel reads ahead by itself, and more */
+#define NEAR        (1u << 20)       /* so far apart may large reads be that follow each other: threads serve them at once */
+#define WHOLE_READ  (512u << 10)     /* a read of this size at the begin is one of the whole file */
+#define STREAK      2                /* so many reads that follow each other are a sequence */
 #define COUNT_ADD(counter, n) atomic_fetch_add_explicit(&fs->stats.counter, n, memory_order_relaxed)
 
 typedef struct pkg_handle {
     npk_package_file *file; /* NULL: a control */
     fs_text text;
     uint64_t entry, frame_bytes, bytes;
-    _Atomic uint64_t next;  /* where the last read ended */
+    _Atomic uint64_t next;   /* where the last read ended */
+    _Atomic unsigned streak; /* reads that followed the one before them */
     _Atomic uint64_t asked; /* up to where frames were asked for ahead */
 } pkg_handle;
 
@@ -120,22 +122,32 @@ void pkg_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* ---- read -------------------------------------------------------------------------------------------------------- */
 
-/* The frames of this request but its first, which the caller decodes, and those behind it when reads follow each other. */
-static void look_ahead(fs_state *fs, pkg_handle *h, uint64_t offset, size_t size)
+/* Does this read follow others? Small ones must do so exactly, or random ones would often seem to. */
+static bool is_sequential(pkg_handle *h, uint64_t offset, size_t size)
 {
     uint64_t next = atomic_exchange_explicit(&h->next, offset + size, memory_order_relaxed);
-    uint64_t asked = atomic_load_explicit(&h->asked, memory_order_relaxed);
-    bool sequential = (offset + SEQUENTIAL >= next && offset <= next + SEQUENTIAL && next > 0) ||
-                      (next == 0 && size >= LARGE_READ && offset < SEQUENTIAL);
-    uint64_t from = offset + h->frame_bytes, to = offset + size + (sequential ? AHEAD : 0);
-    if (h->frame_bytes == 0)
-        return;
+    unsigned streak = atomic_load_explicit(&h->streak, memory_order_relaxed);
+    if (offset == next || (size >= LARGE_READ && offset + NEAR >= next && offset <= next + NEAR))
+        streak++;
+    else
+        streak = 0;
+    if (size >= WHOLE_READ && offset < NEAR)
+        streak = STREAK;
+    atomic_store_explicit(&h->streak, streak, memory_order_relaxed);
+    return streak >= STREAK;
+}
+
+/* Ask for the frames of this request but its first, which the caller decodes, and in a sequence for those behind it. */
+static void look_ahead(fs_state *fs, pkg_handle *h, uint64_t offset, size_t size, bool sequential)
+{
+    uint64_t asked = atomic_load_explicit(&h->asked, memory_order_relaxed), most = fs->pkg->ahead_bytes;
+    uint64_t from = offset + h->frame_bytes, to = offset + size + (sequential ? most : 0);
     if (to > h->bytes)
         to = h->bytes;
-    if (asked > from && asked <= to + AHEAD && sequential)
+    if (asked > from && asked <= to + most && sequential)
         from = asked;
     /* Few at a time would wake threads for little. */
-    if (to <= from || (sequential && to < h->bytes && to - from < AHEAD / 4 && asked >= offset + size))
+    if (to <= from || (sequential && to < h->bytes && to - from < most / 4 && asked >= offset + size))
         return;
     atomic_store_explicit(&h->asked, to, memory_order_relaxed);
     pkg_ahead_ask(fs, h->entry, h->frame_bytes, from, to - from);
@@ -164,7 +176,15 @@ void pkg_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, stru
     COUNT_ADD(reads, 1);
     COUNT_ADD(read_bytes, size);
     loop_yield_if_asked(fs);
-    look_ahead(fs, h, at, size);
+    if (size >= LARGE_READ && at + size < h->bytes) /* it ends where a page of the reader's does */
+        npk_package_file_page(h->file, at + size);
+    bool sequential = is_sequential(h, at, size);
+    if (h->frame_bytes > 0)
+        look_ahead(fs, h, at, size, sequential);
+    /* Small files stay, for whoever reads them next. */
+    bool passed = sequential && h->bytes > fs->options->cache_bytes / 4;
+    if (sequential)
+        loop_rest();
     npk_held pieces[PIECES];
     struct iovec iov[PIECES];
     size_t count = 0, held = 0;
@@ -175,7 +195,7 @@ void pkg_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, stru
     }
     uint64_t want = at >= h->bytes ? 0 : h->bytes - at < size ? h->bytes - at : size;
     if (!err && held < want) { /* more pieces than a reply takes: frames are small then, and a copy is cheap */
-        npk_package_release(fs->pkg->package, pieces, count);
+        npk_package_release(fs->pkg->package, pieces, count, false);
         count = 0;
         char *copy = malloc(want);
         ssize_t n = copy ? npk_package_file_read(h->file, at, copy, want) : -ENOMEM;
@@ -191,5 +211,5 @@ void pkg_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, stru
     if (err)
         fuse_reply_err(req, -err);
     /* The handle may be closed as soon as the reply is there. */
-    npk_package_release(fs->pkg->package, pieces, count);
+    npk_package_release(fs->pkg->package, pieces, count, passed);
 }

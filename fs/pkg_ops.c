@@ -11,6 +11,7 @@
 #include "wire.h"
 
 #define FOREVER_S 86400.0
+#define AHEAD     (UINT64_C(4) << 20)
 #define COUNT_ADD(counter, n) atomic_fetch_add_explicit(&fs->stats.counter, n, memory_order_relaxed)
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
@@ -309,6 +310,8 @@ int pkg_new(fs_state *fs)
     if (!fs->pkg->opened)
         return -ENOMEM;
     npk_package_set_cache(fs->pkg->package, fs->options->cache_bytes);
+    /* What is decoded ahead must not push itself out. */
+    fs->pkg->ahead_bytes = fs->options->cache_bytes / 4 < AHEAD ? fs->options->cache_bytes / 4 : AHEAD;
     if (fstat(npk_package_fd(fs->pkg->package), &st) == 0) {
         fs->pkg->uid = st.st_uid;
         fs->pkg->gid = st.st_gid;

@@ -642,17 +642,23 @@ void npk_package_file_close(npk_package_file **f);
 ssize_t npk_package_file_read(npk_package_file *f, uint64_t offset, void *out, size_t bytes);
 /* Decode the frame that has the byte at `offset` into the cache, unless it is there. */
 npk_err npk_package_file_prefetch(npk_package_file *f, uint64_t offset);
-/* The same bytes where they are, without a copy where that is possible: pieces one after the other, at most `max` of them,
- * so that fewer bytes than asked for may be held. They stay until npk_package_release. A package that is cut
- * meanwhile raises SIGBUS, or EFAULT from a system call, for pieces of contiguous files. */
+/* A hint for what is held below: frames that are decoded from now on lie in memory so that the byte at `offset` of the
+ * file begins a page (of 4096 bytes). A kernel that copies them to pages which begin there copies whole pages. */
+void npk_package_file_page(npk_package_file *f, uint64_t offset);
+/* The same bytes as npk_package_file_read gives, where they are, without a copy where that is possible: pieces one after
+ * the other, at most `max` of them, so that fewer bytes than asked for may be held. They stay until npk_package_release.
+ * A package that is cut meanwhile raises SIGBUS, or EFAULT from a system call, for pieces of contiguous files. */
 typedef struct npk_held {
     const void *data;
     size_t bytes;
     void *frame, *memory; /* the engine's */
+    bool ends_frame;
 } npk_held;
 npk_err npk_package_file_hold(npk_package_file *f, uint64_t offset, size_t bytes, npk_held *out, size_t max,
                               size_t *count);
-void npk_package_release(npk_package *p, npk_held *pieces, size_t count); /* the file may be closed by then */
+/* The file may be closed by then. passed: whoever reads in sequence is behind these bytes, so that the memory of frames
+ * that end here is the first to be used again. */
+void npk_package_release(npk_package *p, npk_held *pieces, size_t count, bool passed);
 /* Facts as npk_fd_stat gives them for a file. */
 npk_err npk_package_file_stat(npk_package_file *f, npk_info *out);
 

@@ -50,6 +50,7 @@ struct npk_package_file {
     uint64_t *sum;   /* contiguous: the checksum of each frame */
     uint64_t one_at; /* the same for a single frame */
     uint32_t one_size;
+    _Atomic uint64_t page; /* an offset in the file that is to begin a page of memory where frames are decoded */
     _Atomic uint64_t *proved; /* contiguous: a bit for each frame whose checksum was found right */
     unsigned references;
     npk_package_file *next;

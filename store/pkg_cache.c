@@ -10,23 +10,33 @@
 #include "fail.h"
 
 #define BUCKETS 4096
+#define PAGE    4096
+#define SPENT_BYTES (UINT64_C(4) << 20) /* kept of spent frames, for readers close behind: as much as stays near the processor */
+
+/* Frames that nobody holds: by their last use, and those that are not expected to be used again. */
+enum { USED, SPENT, LISTS };
 
 struct npk__cached {
     uint64_t file, frame;
-    size_t bytes;
+    size_t bytes, capacity; /* of the frame; of its memory, less a page for where it begins */
     unsigned holders;
+    bool spent;                 /* which list it goes to */
     enum { FILLING, READY, FAILED } state;
     int err;                    /* of a fill that failed */
     npk__cached *chain;         /* of the bucket */
-    npk__cached *newer, *older; /* among those that nobody holds */
-    uint8_t *data;
+    npk__cached *newer, *older; /* in its list */
+    uint8_t *memory, *data;     /* pages; the frame in them */
 };
 
 struct npk__cache {
     pthread_mutex_t mutex;
     pthread_cond_t filled;
+    unsigned waiting; /* for one to be filled */
     uint64_t cap, bytes, hits, misses;
-    npk__cached *newest, *oldest;
+    struct {
+        npk__cached *newest, *oldest;
+        uint64_t bytes;
+    } list[LISTS];
     npk__cached *buckets[BUCKETS];
 };
 
@@ -65,24 +75,31 @@ static void unchain(npk__cache *c, npk__cached *h)
 
 static void unlist(npk__cache *c, npk__cached *h)
 {
-    *(h->newer ? &h->newer->older : &c->newest) = h->older;
-    *(h->older ? &h->older->newer : &c->oldest) = h->newer;
+    *(h->newer ? &h->newer->older : &c->list[h->spent].newest) = h->older;
+    *(h->older ? &h->older->newer : &c->list[h->spent].oldest) = h->newer;
     h->newer = h->older = NULL;
+    c->list[h->spent].bytes -= h->capacity;
+}
+
+/* Out of the lists and the table; its memory stays. */
+static void take_out(npk__cache *c, npk__cached *h)
+{
+    unlist(c, h);
+    unchain(c, h);
+    c->bytes -= h->capacity;
 }
 
 static void destroy(npk__cached *h)
 {
-    free(h->data);
+    free(h->memory);
     free(h);
 }
 
 static void shrink(npk__cache *c)
 {
-    while (c->bytes > c->cap && c->oldest) {
-        npk__cached *h = c->oldest;
-        unlist(c, h);
-        unchain(c, h);
-        c->bytes -= h->bytes;
+    npk__cached *h;
+    while (c->bytes > c->cap && (h = c->list[SPENT].oldest ? c->list[SPENT].oldest : c->list[USED].oldest)) {
+        take_out(c, h);
         destroy(h);
     }
 }
@@ -137,15 +154,17 @@ static void let_go(npk__cache *c, npk__cached *h)
         destroy(h); /* it left the table when it failed */
         return;
     }
-    h->older = c->newest;
-    *(c->newest ? &c->newest->newer : &c->oldest) = h;
-    c->newest = h;
+    h->older = c->list[h->spent].newest;
+    *(h->older ? &h->older->newer : &c->list[h->spent].oldest) = h;
+    c->list[h->spent].newest = h;
+    c->list[h->spent].bytes += h->capacity;
     shrink(c);
 }
 
-void npk__cache_put(npk__cache *c, npk__cached *h)
+void npk__cache_put(npk__cache *c, npk__cached *h, bool spent)
 {
     pthread_mutex_lock(&c->mutex);
+    h->spent = spent;
     let_go(c, h);
     pthread_mutex_unlock(&c->mutex);
 }
@@ -155,8 +174,10 @@ static int join(npk__cache *c, npk__cached *h, npk__cached **out)
 {
     if (h->holders++ == 0)
         unlist(c, h);
+    c->waiting++;
     while (h->state == FILLING)
         pthread_cond_wait(&c->filled, &c->mutex);
+    c->waiting--;
     if (h->state == READY) {
         c->hits++;
         *out = h;
@@ -174,39 +195,43 @@ static int fill_new(npk__cache *c, npk__cached *h, npk__cache_fill *fill, void *
     pthread_mutex_lock(&c->mutex);
     h->state = err ? FAILED : READY;
     h->err = err;
-    pthread_cond_broadcast(&c->filled);
+    if (c->waiting > 0)
+        pthread_cond_broadcast(&c->filled);
     if (!err) {
         *out = h;
         return 0;
     }
     unchain(c, h);
-    c->bytes -= h->bytes;
+    c->bytes -= h->capacity;
     let_go(c, h);
     return err;
 }
 
-/* A frame without content. Where another one has to go for it, its memory is taken as it is: fresh memory costs a page
- * fault for each page, which is as much as decoding. */
+/* A frame without content. Memory of another one is taken as it is where that one is spent or has to go: fresh memory
+ * costs a page fault for each page, which is as much as decoding. */
 static npk__cached *make_room(npk__cache *c, size_t bytes)
 {
-    npk__cached *h = c->oldest;
-    if (h && h->bytes == bytes && c->bytes + bytes > c->cap) {
-        unlist(c, h);
-        unchain(c, h);
-        c->bytes -= bytes;
-        *h = (npk__cached){.data = h->data};
+    bool full = c->bytes + bytes > c->cap;
+    npk__cached *h = full || c->list[SPENT].bytes > SPENT_BYTES ? c->list[SPENT].oldest : NULL;
+    if (!h && full)
+        h = c->list[USED].oldest;
+    if (h && bytes <= h->capacity && bytes >= h->capacity / 2) {
+        take_out(c, h);
+        *h = (npk__cached){.memory = h->memory, .capacity = h->capacity};
         return h;
     }
     h = calloc(1, sizeof(*h));
-    if (h && !(h->data = malloc(bytes > 0 ? bytes : 1))) {
+    if (h && !(h->memory = aligned_alloc(PAGE, (bytes + 2 * PAGE - 1) / PAGE * PAGE))) {
         free(h);
-        h = NULL;
+        return NULL;
     }
+    if (h)
+        h->capacity = bytes;
     return h;
 }
 
-int npk__cache_get(npk__cache *c, uint64_t file, uint64_t frame, size_t bytes, npk__cache_fill *fill, void *ctx,
-                   npk__cached **out)
+int npk__cache_get(npk__cache *c, uint64_t file, uint64_t frame, size_t bytes, size_t in_page, npk__cache_fill *fill,
+                   void *ctx, npk__cached **out)
 {
     pthread_mutex_lock(&c->mutex);
     npk__cached *h = find(c, file, frame);
@@ -225,10 +250,11 @@ int npk__cache_get(npk__cache *c, uint64_t file, uint64_t frame, size_t bytes, n
     h->file = file;
     h->frame = frame;
     h->bytes = bytes;
+    h->data = h->memory + in_page % PAGE;
     h->holders = 1;
     h->chain = *bucket_of(c, file, frame);
     *bucket_of(c, file, frame) = h;
-    c->bytes += bytes;
+    c->bytes += h->capacity;
     c->misses++;
     shrink(c);
     err = fill_new(c, h, fill, ctx, out);

@@ -23,11 +23,13 @@ void npk__cache_facts(npk__cache *c, uint64_t *bytes, uint64_t *hits, uint64_t *
 
 /* Fill out[0..bytes) with the frame; a negative errno. */
 typedef int npk__cache_fill(void *ctx, uint8_t *out);
-/* Hold the frame (file, frame) of `bytes` bytes, decoding it by fill if it is not there. What fill returned, -ENOMEM. */
-int npk__cache_get(npk__cache *c, uint64_t file, uint64_t frame, size_t bytes, npk__cache_fill *fill, void *ctx,
-                   npk__cached **out);
+/* Hold the frame (file, frame) of `bytes` bytes, decoding it by fill if it is not there; its memory then begins so many
+ * bytes into a page. What fill returned, -ENOMEM. */
+int npk__cache_get(npk__cache *c, uint64_t file, uint64_t frame, size_t bytes, size_t in_page, npk__cache_fill *fill,
+                   void *ctx, npk__cached **out);
 const uint8_t *npk__cached_data(const npk__cached *h);
-void npk__cache_put(npk__cache *c, npk__cached *h);
+/* spent: nobody is expected to want it soon, so its memory is the first to be used again. */
+void npk__cache_put(npk__cache *c, npk__cached *h, bool spent);
 /* Is it there already, or being decoded? */
 bool npk__cache_has(npk__cache *c, uint64_t file, uint64_t frame);
 

@@ -317,7 +317,9 @@ static int fill(void *ctx, uint8_t *out)
 int npk__package_hold(npk_package_file *f, uint64_t frame, npk__cached **out)
 {
     struct wanted w = {f, frame};
-    int err = npk__cache_get(f->package->cache, f->entry, frame, npk__pkg_frame_bytes(&f->record, frame), fill, &w, out);
+    size_t in_page = f->record.head + frame * f->record.frame - atomic_load_explicit(&f->page, memory_order_relaxed);
+    int err = npk__cache_get(f->package->cache, f->entry, frame, npk__pkg_frame_bytes(&f->record, frame), in_page, fill, &w,
+                             out);
     return err == -EIO ? damaged_frame(f, frame) : err;
 }
 
@@ -328,7 +330,7 @@ static int part_of_frame(npk_package_file *f, uint64_t frame, size_t skip, uint8
     if (err)
         return err;
     memcpy(out, npk__cached_data(held) + skip, bytes);
-    npk__cache_put(f->package->cache, held);
+    npk__cache_put(f->package->cache, held, false);
     return 0;
 }
 
@@ -411,6 +413,11 @@ ssize_t npk_package_file_read(npk_package_file *f, uint64_t offset, void *out, s
     return err ? err : (ssize_t)bytes;
 }
 
+void npk_package_file_page(npk_package_file *f, uint64_t offset)
+{
+    atomic_store_explicit(&f->page, offset, memory_order_relaxed);
+}
+
 npk_err npk_package_file_prefetch(npk_package_file *f, uint64_t offset)
 {
     const npk__pkg_record *r = &f->record;
@@ -422,6 +429,6 @@ npk_err npk_package_file_prefetch(npk_package_file *f, uint64_t offset)
     npk__cached *held;
     int err = npk__package_hold(f, frame, &held);
     if (!err)
-        npk__cache_put(f->package->cache, held);
+        npk__cache_put(f->package->cache, held, false);
     return err;
 }

@@ -77,7 +77,8 @@ static int hold_data(npk_package_file *f, uint64_t offset, size_t bytes, npk_hel
     if (err)
         return err;
     *out = (npk_held){
-        .data = npk__cached_data(held) + skip, .bytes = left < bytes ? (size_t)left : bytes, .frame = held};
+        .data = npk__cached_data(held) + skip, .bytes = left < bytes ? (size_t)left : bytes, .frame = held,
+        .ends_frame = left <= bytes};
     return 0;
 }
 
@@ -102,17 +103,17 @@ npk_err npk_package_file_hold(npk_package_file *f, uint64_t offset, size_t bytes
         bytes -= piece->bytes;
     }
     if (err) {
-        npk_package_release(f->package, out, *count);
+        npk_package_release(f->package, out, *count, false);
         *count = 0;
     }
     return err;
 }
 
-void npk_package_release(npk_package *p, npk_held *pieces, size_t count)
+void npk_package_release(npk_package *p, npk_held *pieces, size_t count, bool passed)
 {
     for (size_t i = 0; i < count; i++) {
         if (pieces[i].frame)
-            npk__cache_put(p->cache, pieces[i].frame);
+            npk__cache_put(p->cache, pieces[i].frame, passed && pieces[i].ends_frame);
         free(pieces[i].memory);
     }
 }

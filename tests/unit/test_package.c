@@ -311,6 +311,54 @@ static void deleted_rows(void)
     end(&p);
 }
 
+/* A file of 12 MiB, read in sequence by requests of 40 KiB. Returns bytes that are kept when it is read. */
+static uint64_t stream(bool passed, const uint8_t *want, uint64_t bytes)
+{
+    npk_package *k = NULL;
+    npk_package_file *f = NULL;
+    npk_held pieces[64];
+    uint64_t i, kept, hits, misses;
+    NEED(npk_package_open(package, &k) == 0);
+    NEED(npk_package_find(k, "long.npy", 8, &i) == 0 && npk_package_file_open(k, i, &f) == 0);
+    npk_package_file_page(f, 100);
+    for (uint64_t at = 128; at < 128 + bytes;) {
+        size_t count, wrong = 0, astray = 0;
+        CHECK_EQ(npk_package_file_prefetch(f, at + 50000), 0);
+        CHECK_EQ(npk_package_file_hold(f, at, 40960, pieces, 64, &count), 0);
+        NEED(count > 0);
+        for (size_t n = 0; n < count; n++) {
+            wrong += memcmp(pieces[n].data, want + at - 128, pieces[n].bytes) != 0;
+            astray += ((uintptr_t)pieces[n].data - (at - 100)) % 4096 != 0;
+            at += pieces[n].bytes;
+        }
+        CHECK_EQ(wrong, 0);
+        CHECK_EQ(astray, 0);
+        npk_package_release(k, pieces, count, passed);
+    }
+    npk_package_cache(k, &kept, &hits, &misses);
+    CHECK_EQ(misses, (bytes + 4095) / 4096); /* nothing was decoded twice */
+    npk_package_file_close(&f);
+    npk_package_close(&k);
+    return kept;
+}
+
+/* Frames lie in memory as was asked for, and those that a reader has passed make room for those before it. */
+static void in_sequence(void)
+{
+    place p = begin();
+    uint64_t bytes = 12u << 20;
+    uint8_t *data = malloc(bytes);
+    NEED(data);
+    for (uint64_t i = 0; i < bytes; i++)
+        data[i] = (uint8_t)((i * 2654435761u >> 20) & 63);
+    packages_save(&p, "long", "uint8", bytes / 64, 64, data);
+    NEED(npk_pack(p.store, package, &small) == 0);
+    CHECK_EQ(stream(false, data, bytes), bytes);
+    CHECK(stream(true, data, bytes) <= (5u << 20));
+    free(data);
+    end(&p);
+}
+
 int main(void)
 {
     umask(022);
@@ -323,5 +371,6 @@ int main(void)
     RUN(cancelled);
     RUN(changed_meanwhile);
     RUN(deleted_rows);
+    RUN(in_sequence);
     return UNIT_RESULT();
 }
