@@ -43,15 +43,16 @@ static void decode_octal(char *text)
     *to = '\0';
 }
 
-void mountpoint_type(char *mountinfo, const char *path, char *type, unsigned type_bytes)
+void mountpoint_find(char *mountinfo, const char *path, char *type, unsigned type_bytes, char *device, unsigned device_bytes)
 {
-    type[0] = '\0';
+    type[0] = device[0] = '\0';
     char *rest = mountinfo;
     for (char *line; (line = strsep(&rest, "\n"));) {
         /* id parent major:minor root MOUNTPOINT options [tags...] - TYPE source super-options; later lines lie on top. */
-        char *fields = line, *place = NULL, *field;
+        char *fields = line, *number = NULL, *place = NULL, *field;
         for (unsigned i = 0; i < 5 && (place = strsep(&fields, " ")); i++)
-            ;
+            if (i == 2)
+                number = place;
         while (place && (field = strsep(&fields, " ")))
             if (strcmp(field, "-") == 0)
                 break;
@@ -59,8 +60,10 @@ void mountpoint_type(char *mountinfo, const char *path, char *type, unsigned typ
         if (!found)
             continue;
         decode_octal(place);
-        if (strcmp(place, path) == 0)
-            snprintf(type, type_bytes, "%s", found);
+        if (strcmp(place, path) != 0)
+            continue;
+        snprintf(type, type_bytes, "%s", found);
+        snprintf(device, device_bytes, "%s", number);
     }
 }
 
@@ -89,14 +92,37 @@ static char *read_proc(const char *path)
     return text;
 }
 
-static bool is_npkfs_mount(const char *path)
+static bool find_npkfs(const char *path, char *device, unsigned device_bytes)
 {
     char type[64] = "";
     char *mountinfo = read_proc("/proc/self/mountinfo");
     if (mountinfo)
-        mountpoint_type(mountinfo, path, type, sizeof type);
+        mountpoint_find(mountinfo, path, type, sizeof type, device, device_bytes);
     free(mountinfo);
     return strcmp(type, MOUNT_TYPE) == 0;
+}
+
+static bool is_npkfs_mount(const char *path)
+{
+    char device[24];
+    return find_npkfs(path, device, sizeof device);
+}
+
+void mountpoint_raise_readahead(const char *path, unsigned kib)
+{
+    char device[24], file[80], text[24];
+    if (!find_npkfs(path, device, sizeof device))
+        return;
+    snprintf(file, sizeof file, "/sys/class/bdi/%s/read_ahead_kb", device);
+    int fd = open(file, O_RDWR | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (n > 0) {
+        text[n] = '\0';
+        if (strtoul(text, NULL, 10) < kib)
+            (void)!pwrite(fd, text, (size_t)snprintf(text, sizeof text, "%u", kib), 0);
+    }
+    if (fd >= 0)
+        close(fd);
 }
 
 /* ---- dead mounts ---------------------------------------------------------------------------------------------- */

@@ -13,7 +13,12 @@ int mountpoint_prepare(char **mountpoint, char *why, unsigned why_bytes);
 int mountpoint_check_fuse(char *why, unsigned why_bytes);
 
 /* The type of the topmost mount at exactly this canonical path, from mountinfo text such as /proc/self/mountinfo holds:
- * type[0..type_bytes), "" when nothing is mounted there. Pure; the text is changed while it is read and is not kept. */
-void mountpoint_type(char *mountinfo, const char *path, char *type, unsigned type_bytes);
+ * type[0..type_bytes), "" when nothing is mounted there; and its device as MAJOR:MINOR. Pure; the text is changed while it
+ * is read and is not kept. */
+void mountpoint_find(char *mountinfo, const char *path, char *type, unsigned type_bytes, char *device, unsigned device_bytes);
+
+/* Let the kernel read further ahead in files of the npkfs mounted here, where it may be told to (root; Linux gives every
+ * FUSE mount 128 KiB, whatever it asks for). Never less than it does. Asks nothing of the mount itself. */
+void mountpoint_raise_readahead(const char *path, unsigned kib);
 
 #endif

@@ -14,6 +14,7 @@
 #include "loop.h"
 #include "node_table.h"
 #include "view.h"
+#include "view_ahead.h"
 #include "wire.h"
 
 /* Idle states kept at most; each is one descriptor and one registration with the kernel. */
@@ -140,6 +141,7 @@ void open_free_all(fs_state *fs)
         while (o->handles) {
             fs_handle *h = o->handles;
             o->handles = h->next;
+            view_ahead_forget(fs, h);
             free(h);
         }
         open_dispose(fs, o);

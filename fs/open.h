@@ -31,6 +31,8 @@ typedef struct fs_open {
     uint64_t settled_bytes;   /* the file's size and time when its header was last found to agree; time <= 0: unknown */
     int64_t settled_mtime_us;
     bool no_room;             /* the header must be made longer once nobody writes */
+    _Atomic uint64_t view_read; /* bytes of a view that were asked for since its last open by a reader */
+    bool view_cached;         /* and whether that open had the page cache */
     struct fs_view *view;     /* what a node of a generation shows (view.h); NULL: none yet */
     bool swapped;             /* another file has taken its name: this one lives on for those who have it */
     uint8_t *map;             /* daemon-served reads: the file, read-only; NULL: none */
@@ -51,7 +53,8 @@ typedef struct fs_handle {
     fs_open *open;            /* NULL: control or directory */
     int flags;                /* of the open */
     bool reader, writer, creator, append, passthrough;
-    bool has_flock, keep_pages;
+    bool has_flock, keep_pages, direct_io;
+    struct fs_ahead *ahead;   /* a view that is read in sequence (view_ahead.h); NULL: not so far */
     struct fs_handle *next, *prev; /* of the same open state */
 } fs_handle;
 

@@ -17,6 +17,7 @@
 #include "ops.h"
 #include "sys.h"
 #include "view.h"
+#include "view_ahead.h"
 
 #define COUNT_ADD(counter, n) atomic_fetch_add_explicit(&fs->stats.counter, n, memory_order_relaxed)
 
@@ -59,8 +60,10 @@ static void read_by_copy(fuse_req_t req, int fd, size_t size, off_t offset)
     free(buf);
 }
 
-/* Rows that a reply takes from a mapping of the file, in this many pieces at most; more and smaller ones are gathered. */
-#define PIECES_MAX 1000
+/* Rows that a reply takes from a mapping of the file, in this many pieces at most and this large on average: the kernel
+ * looks up the pages of each piece, and smaller ones are gathered for less. */
+#define PIECES_MAX  64
+#define PIECE_BYTES (16u << 10)
 
 static void read_view_by_copy(fuse_req_t req, fs_open *o, const fs_view *v, size_t size, off_t offset)
 {
@@ -105,16 +108,19 @@ static void leave_mapping(fs_state *fs, fs_open *o)
 }
 
 /* Takes over the view. */
-static void read_view(fuse_req_t req, fs_open *o, fs_view *v, size_t size, off_t offset)
+static void read_view(fuse_req_t req, fs_handle *h, fs_view *v, size_t size, off_t offset)
 {
     fs_state *fs = fs_of(req);
+    fs_open *o = h->open;
     npk_view_piece at[PIECES_MAX];
     struct iovec pieces[PIECES_MAX];
-    size_t count = size >= 8192 && o->rfd >= 0 ? view_extents(v, (uint64_t)offset, size, at, PIECES_MAX) : 0;
+    size_t most = size / PIECE_BYTES;
+    size_t count = most && o->rfd >= 0 ? view_extents(v, (uint64_t)offset, size, at, most < PIECES_MAX ? most : PIECES_MAX) : 0;
     uint64_t end = count ? at[count - 1].offset + at[count - 1].bytes : 0;
     const uint8_t *map = count ? enter_mapping(fs, o, at[0].offset, end) : NULL;
     if (!map) {
-        read_view_by_copy(req, o, v, size, offset);
+        if (!view_ahead_reply(req, h, v, size, (uint64_t)offset))
+            read_view_by_copy(req, o, v, size, offset);
     } else {
         for (size_t i = 0; i < count; i++)
             pieces[i] = (struct iovec){.iov_base = (void *)(uintptr_t)(map + at[i].offset), .iov_len = (size_t)at[i].bytes};
@@ -139,7 +145,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
         loop_yield_if_asked(fs);
     fs_view *v = n->generation || fs->upper ? view_borrow(fs, o) : NULL; /* none is left of what was cut to nothing */
     if (v) {
-        read_view(req, o, v, size, offset);
+        atomic_fetch_add_explicit(&o->view_read, size, memory_order_relaxed);
+        read_view(req, handle_of(fi), v, size, offset);
         return;
     }
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
@@ -245,6 +252,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         n_written = write_all(fd, buf, size, offset);
     }
     view_return(v);
+    fs_changed(fs);
     if (n_written > 0)
         creds_strip_setid(req, fd);
     if (close_it)

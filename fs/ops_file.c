@@ -28,6 +28,7 @@
 #include "sys.h"
 #include "upper.h"
 #include "view.h"
+#include "view_ahead.h"
 #include "wire.h"
 
 #define COUNT(counter) atomic_fetch_add_explicit(&fs->stats.counter, 1, memory_order_relaxed)
@@ -426,6 +427,7 @@ static void remove_handle(fs_state *fs, fs_handle *h)
 {
     fs_open *o = h->open;
     bool quiet;
+    view_ahead_forget(fs, h);
     open_lock(fs, o);
     if (h->prev)
         h->prev->next = h->next;
@@ -471,12 +473,32 @@ static bool may_keep_pages(fs_node *n, const struct statx *stx, bool changed_her
     return same;
 }
 
+/* Programs that map an array look at its header first, in an open of its own. No more than this is read for that, by the
+ * kernel's readahead. */
+#define HEAD_BYTES (512u << 10)
+
+/* o->lock is held. A view is read fastest with direct I/O, in requests of up to 1 MiB that are copied to where the reader
+ * wants them. Mappings live in the page cache, which each mapping of a direct open begins anew; so an open that comes after
+ * nothing but a look at the header has the cache. */
+static bool wants_direct_io(fs_state *fs, fs_open *o, const fs_handle *h)
+{
+    if (!fs->direct_mmap)
+        return false;
+    if (h->writer)
+        return true;
+    if (!h->node->generation)
+        return false;
+    uint64_t read = atomic_exchange_explicit(&o->view_read, 0, memory_order_relaxed);
+    o->view_cached = read <= HEAD_BYTES && (read > 0 || o->view_cached);
+    return !o->view_cached;
+}
+
 static unsigned reply_flags(fs_state *fs, const fs_handle *h, int id)
 {
     unsigned flags = 0;
     if (!h->writer && !locks_posix_held(fs, h->node))
         flags |= 1u << 5; /* FOPEN_NOFLUSH: closing a reader needs no answer from here */
-    if (!id && fs->direct_mmap && h->writer)
+    if (!id && h->direct_io)
         flags |= 1u << 0; /* FOPEN_DIRECT_IO: one copy, and each write arrives as it was made */
     if (!id && h->keep_pages)
         flags |= 1u << 1; /* FOPEN_KEEP_CACHE */
@@ -566,7 +588,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             id = backing_id(fs, o, stx.stx_mode);
             h->passthrough = id != 0;
             o->passthrough += h->passthrough;
-            h->keep_pages = !id && !h->writer && may_keep_pages(n, &stx, pending);
+            h->direct_io = !id && wants_direct_io(fs, o, h);
+            h->keep_pages = !id && !h->writer && !h->direct_io && may_keep_pages(n, &stx, pending);
             if (!id && wants_write(fi->flags) && o->wfd < 0)
                 o->wfd = sys_reopen(o->rfd, O_RDWR);
         }
@@ -600,6 +623,7 @@ static fs_handle *handle_of_new(fs_state *fs, fs_node *n, int fd, mode_t mode, i
     if (h) {
         *id = backing_id(fs, o, mode);
         h->passthrough = *id != 0;
+        h->direct_io = !*id && wants_direct_io(fs, o, h);
         o->passthrough += h->passthrough;
         if (o->wfd < 0 && (!*id || o->rfd < 0)) {
             o->wfd = fd;

@@ -19,10 +19,12 @@
 #include "keeper.h"
 #include "log.h"
 #include "loop.h"
+#include "mountpoint.h"
 #include "node_table.h"
 #include "notice.h"
 #include "ops.h"
 #include "pkg.h"
+#include "view_ahead.h"
 #include "watch.h"
 #include "wire.h"
 
@@ -165,6 +167,8 @@ int fs_session_mount(const fs_options *o, npk_store *store, fs_state **out, char
         err = fs_searches_new(fs);
     if (!err)
         err = loop_new(fs);
+    if (!err)
+        err = view_ahead_start(fs);
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
     if (!err)
         err = mount_arguments(fs, &args);
@@ -195,12 +199,16 @@ int fs_session_mount(const fs_options *o, npk_store *store, fs_state **out, char
     return 0;
 }
 
+/* Of a page cache that the daemon fills: fewer and larger requests. */
+#define READAHEAD_KIB 1024
+
 int fs_session_run(fs_state *fs)
 {
     if (fs->pkg) { /* nothing to lock, to watch or to settle */
         int started = pkg_ahead_start(fs);
         return started ? started : loop_run(fs);
     }
+    mountpoint_raise_readahead(fs->mountpoint, READAHEAD_KIB);
     int err = notices_start(fs);
     if (!err)
         err = locks_start(fs);
@@ -220,6 +228,7 @@ static void free_common(fs_state *fs)
 {
     fuse_session_destroy(fs->session);
     loop_free(fs);
+    view_ahead_free(fs);
     fs_searches_free(fs);
     fs_controls_free(fs);
     free(fs->source_path);
@@ -241,6 +250,7 @@ void fs_session_end(fs_state *fs)
     fuse_session_unmount(fs->session);
     locks_stop(fs);
     compacter_stop();
+    view_ahead_stop(fs);
     keeper_stop(fs);
     notices_stop(fs);
     fs_batches_free(fs);

@@ -53,6 +53,13 @@ struct fs_state {
     struct fs_pkg *pkg;           /* the source is a package (pkg.h); NULL: a directory */
     _Atomic(struct fs_batches *) batches; /* batches known here (batch.c); NULL: none yet */
     struct fs_locks *locks;       /* flock and fcntl locks (lock ops) */
+    struct fs_aheads *aheads;     /* views read in sequence (view_ahead.c) */
+    _Atomic uint64_t changes;     /* of bytes that views may show: what was gathered before is outdated */
 };
+
+static inline void fs_changed(struct fs_state *fs)
+{
+    atomic_fetch_add_explicit(&fs->changes, 1, memory_order_release);
+}
 
 #endif

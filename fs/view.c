@@ -103,6 +103,7 @@ static int take_view(fs_state *fs, fs_open *o, const char *path, bool any)
     if (!err && !view) { /* no deleted row is left: the file itself */
         view_return(o->view);
         o->view = NULL;
+        fs_changed(fs);
         return 0;
     }
     fs_view *v = err ? NULL : malloc(sizeof *v);
@@ -120,6 +121,7 @@ static int take_view(fs_state *fs, fs_open *o, const char *path, bool any)
     *v = (fs_view){.view = view, .file_bytes = stx.stx_size, .users = 1};
     view_return(o->view);
     o->view = v;
+    fs_changed(fs);
     return 0;
 }
 
@@ -170,6 +172,11 @@ void view_size(fs_state *fs, fs_node *n, struct statx *stx)
     if (fd >= 0)
         close(fd);
     free(path);
+}
+
+uint64_t view_shown(const fs_view *v)
+{
+    return npk_view_bytes(v->view);
 }
 
 /* Behind its rows a view and its file go on in step. */
@@ -245,6 +252,7 @@ int view_resize(fs_state *fs, fs_open *o, const char *path, int fd, uint64_t byt
         npk_sidecar_drop(fs->store, path, fd);
         view_return(o->view);
         o->view = NULL;
+        fs_changed(fs);
         return 0;
     }
     if (!err && o->view)

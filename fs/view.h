@@ -37,6 +37,7 @@ int view_whole(fs_state *fs, fs_open *o, const char *path);
 fs_view *view_borrow(fs_state *fs, fs_open *o);
 void view_return(fs_view *v); /* NULL is fine */
 
+uint64_t view_shown(const fs_view *v); /* bytes, without what was appended since */
 /* fd: the data file. Bytes done or -errno. */
 ssize_t view_read(const fs_view *v, int fd, uint64_t offset, void *out, size_t bytes);
 /* Where these bytes are in the data file; 0 unless all of them are rows in no more than `most` extents. */

@@ -241,27 +241,32 @@ static uint64_t run_bytes(const npk__shown *v, uint64_t offset, size_t most, uin
 static ssize_t read_window(const npk__shown *v, int fd, uint64_t offset, uint8_t *out, size_t bytes)
 {
     uint8_t window[WINDOW];
-    uint64_t from, at;
-    size_t done = (size_t)run_bytes(v, offset, bytes, &from), n;
-    uint64_t shown_left = v->rows * v->row_bytes - offset;
+    uint64_t shown_left = v->rows * v->row_bytes - offset, start, stop;
+    if (bytes > shown_left)
+        bytes = (size_t)shown_left;
+    uint64_t physical = npk__live_select(v->live, offset / v->row_bytes);
+    uint64_t from = v->data_offset + physical * v->row_bytes + offset % v->row_bytes;
     /* The last byte that is wanted, or the window's end, whichever comes first. */
-    uint64_t last = offset + (bytes < shown_left ? bytes : shown_left) - 1, skip = last % v->row_bytes;
-    uint64_t to = v->data_offset + npk__live_select(v->live, last / v->row_bytes) * v->row_bytes + skip + 1;
+    uint64_t last = offset + bytes - 1, to = from + sizeof(window);
+    if (bytes < sizeof(window))
+        to = v->data_offset + npk__live_select(v->live, last / v->row_bytes) * v->row_bytes + last % v->row_bytes + 1;
     size_t span = to - from < sizeof(window) ? (size_t)(to - from) : sizeof(window);
     ssize_t got = read_file(v->packed, fd, window, span, from);
     if (got <= 0)
         return got;
-    if (done > (size_t)got)
-        done = (size_t)got;
-    memcpy(out, window, done);
-    while (done < bytes) {
-        n = (size_t)run_bytes(v, offset + done, bytes - done, &at);
-        if (at - from >= (uint64_t)got)
-            break;
-        if (n > (uint64_t)got - (at - from))
-            n = (size_t)((uint64_t)got - (at - from));
+    uint64_t at = from, end = from + (uint64_t)got, done = 0;
+    while (at < end && done < bytes) {
+        bool more = npk__live_next_deleted(v->live, physical, &start, &stop);
+        uint64_t run_end = more ? v->data_offset + start * v->row_bytes : end;
+        uint64_t n = (run_end < end ? run_end : end) - at;
+        if (n > bytes - done)
+            n = bytes - done;
         memcpy(out + done, window + (at - from), n);
         done += n;
+        if (!more)
+            break;
+        physical = stop;
+        at = v->data_offset + stop * v->row_bytes;
     }
     return (ssize_t)done;
 }

@@ -92,6 +92,45 @@ def patterns_of_deletion(m):
 
 
 @test
+def readers_in_sequence(m):
+    """Large reads that follow each other are gathered ahead: never with bytes that a write has changed since."""
+    rows = np.random.default_rng(3).integers(0, 1 << 30, (24 << 11, 128), dtype="i4")
+    np.save(m.path("big.npy"), rows)
+    npk(m, "drop", "big.npy", "::7")
+    left = np.delete(rows, np.s_[::7], 0)
+    whole = open(m.path("big.npy"), "rb").read()
+    expect(whole[DATA:] == left.tobytes(), True, "all of it")
+    for step in (1 << 20, 256 << 10, 128 << 10, 300_001):
+        fd = os.open(m.path("big.npy"), os.O_RDONLY)
+        parts = []
+        while part := os.read(fd, step):
+            parts.append(part)
+        os.close(fd)
+        expect(b"".join(parts) == whole, True, "reads of %d bytes" % step)
+    fd = os.open(m.path("big.npy"), os.O_RDONLY)
+    for at in (0, 1 << 20, 2 << 20, 9 << 20, 10 << 20, 1 << 20, 2 << 20, 3 << 20, (3 << 20) + 77, len(whole) - (1 << 20), len(whole) - 5):
+        expect(os.pread(fd, 1 << 20, at) == whole[at:at + (1 << 20)], True, "after a jump to %d" % at)
+    many = [os.open(m.path("big.npy"), os.O_RDONLY) for _ in range(24)]
+    for at in range(0, 6 << 20, 1 << 20):
+        for each in many:
+            expect(os.read(each, 1 << 20) == whole[at:at + (1 << 20)], True, "one of many readers")
+    writer = os.open(m.path("big.npy"), os.O_RDWR)
+    wanted, step = bytearray(whole), 1 << 20
+    for at in range(0, len(whole) - 2 * step, step):
+        expect(os.pread(fd, step, at) == wanted[at:at + step], True, "what was written is read at %d" % at)
+        os.pread(writer, 4 * step, 0)  # as long as it takes to gather what follows
+        for to in (at + step, at + 2 * step - ROW):
+            wanted[to:to + ROW] = b"%512d" % to
+            os.pwrite(writer, b"%512d" % to, to)
+    for each in [fd, writer] + many:
+        os.close(each)
+    same(np.load(m.path("big.npy"), mmap_mode="r"), np.frombuffer(wanted[DATA:], "i4").reshape(left.shape), "a mapping after")
+    for _ in range(3):  # opens that look at the header alone decide how the next one is served
+        same(load(m, "big.npy", mmap_mode="r")[::100], np.frombuffer(wanted[DATA:], "i4").reshape(left.shape)[::100])
+        same(load(m, "big.npy"), np.frombuffer(wanted[DATA:], "i4").reshape(left.shape))
+
+
+@test
 def who_has_it_open_keeps_its_rows(m):
     np.save(m.path("x.npy"), X)
     clean, reader = load(m, mmap_mode="r"), open(m.path("x.npy"), "rb")

@@ -8,11 +8,13 @@
 #include "mountpoint.h"
 #include "unit.h"
 
+static char device[24];
+
 static const char *type_of(const char *mountinfo, const char *path)
 {
     static char type[64];
     char *copy = strdup(mountinfo);
-    mountpoint_type(copy, path, type, sizeof type);
+    mountpoint_find(copy, path, type, sizeof type, device, sizeof device);
     free(copy);
     return type;
 }
@@ -35,12 +37,14 @@ static void test_mountinfo(void)
     CHECK_STR(type_of(lines, "/mnt/a b\\c\nd"), "fuse.npkfs");
     CHECK_STR(type_of(lines, "/mnt/a\\040b"), "");
     CHECK_STR(type_of(lines, "/mnt/over"), "tmpfs"); /* the later line lies on top */
+    CHECK_STR(device, "0:33");
     CHECK_STR(type_of(lines, "/mnt/under"), "fuse.npkfs");
     CHECK_STR(type_of(lines, "/mnt/dash"), "fuse.sshfs");
     CHECK_STR(type_of(lines, "/mnt/last"), "fuse.npkfs");
     CHECK_STR(type_of(lines, "/mnt/las"), "");
     CHECK_STR(type_of(lines, "/mnt"), "");
     CHECK_STR(type_of("", "/"), "");
+    CHECK_STR(device, "");
     CHECK_STR(type_of("1 2 3 4 / rw", "/"), ""); /* cut off */
 }
 
