@@ -37,17 +37,12 @@ static int open_packed(fs_state *fs, const char *path, npk_info *info)
         npk_info_clear(info);
         err = -ENOTSUP;
     }
-    /* Its header, where the descriptor of a plain file would have it. */
-    char *head = err ? NULL : malloc(info->header.data_offset);
-    int fd = err ? err : head ? memfd_create("header", MFD_CLOEXEC) : -1;
-    if (!err && (fd < 0 || npk_package_file_read(f, 0, head, info->header.data_offset) < 0 ||
-                 write(fd, head, info->header.data_offset) < 0)) {
+    /* Whoever asks for more than facts asks the engine, by the name. */
+    int fd = err ? err : memfd_create("package", MFD_CLOEXEC);
+    if (!err && fd < 0) {
+        fd = -errno;
         npk_info_clear(info);
-        if (fd >= 0)
-            close(fd);
-        fd = -ENOMEM;
     }
-    free(head);
     npk_package_file_close(&f);
     return fd;
 }
@@ -111,23 +106,6 @@ static void put_shape(fs_text *out, const npk_info *info, int fd)
     add_shape(out, &info->header);
 }
 
-/* numpy's name; a structure has none, and is shown as the header spells it. */
-static void put_dtype(fs_text *out, const npk_info *info, int fd)
-{
-    const npk_header *h = &info->header;
-    char *descr = h->dtype.kind == NPK_KIND_STRUCT ? malloc(h->descr_bytes + 1) : NULL;
-    if (!descr || pread(fd, descr, h->descr_bytes, h->descr_offset) != (ssize_t)h->descr_bytes) {
-        fs_text_addf(out, "%s", h->dtype.name);
-    } else {
-        for (uint32_t i = 0; i < h->descr_bytes; i++)
-            if ((unsigned char)descr[i] < ' ')
-                descr[i] = ' '; /* one value is one line */
-        descr[h->descr_bytes] = '\0';
-        fs_text_addf(out, "%s", descr);
-    }
-    free(descr);
-}
-
 static void put_order(fs_text *out, const npk_info *info, int fd)
 {
     (void)fd;
@@ -171,7 +149,6 @@ static void put_mtime(fs_text *out, const npk_info *info, int fd)
         return render_with(fs, path, out, put_##name);                        \
     }
 RENDER(shape)
-RENDER(dtype)
 RENDER(order)
 RENDER(rows)
 RENDER(live)
@@ -426,6 +403,31 @@ static int apply_rows(fs_state *fs, const char *path, const char *line, size_t l
 {
     (void)fs, (void)path, (void)line, (void)len, (void)why;
     return -ENOTSUP;
+}
+
+/* ---- dtype ----------------------------------------------------------------------------------------------------------- */
+
+/* numpy's name; a structure has none, and is shown as the header spells it. */
+static int render_dtype(fs_state *fs, const char *path, fs_text *out)
+{
+    npk_info info;
+    int fd = fs_array_open(fs, path, &info);
+    if (fd < 0)
+        return fd;
+    char *name = fs_array_name(path), *descr = NULL;
+    int err = name ? 0 : -ENOMEM;
+    if (!err && info.header.dtype.kind == NPK_KIND_STRUCT)
+        err = npk_descr(fs->store, name, &info.header, &descr);
+    for (char *at = descr; at && *at; at++)
+        if ((unsigned char)*at < ' ')
+            *at = ' '; /* one value is one line */
+    if (!err)
+        fs_text_addf(out, "%s\n", descr ? descr : info.header.dtype.name);
+    free(descr);
+    free(name);
+    npk_info_clear(&info);
+    close(fd);
+    return err;
 }
 
 /* ---- the table ------------------------------------------------------------------------------------------------------- */

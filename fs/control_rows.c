@@ -152,7 +152,7 @@ static int put_range(void *ctx, uint64_t start, uint64_t stop)
 int fs_render_restore(fs_state *fs, const char *path, fs_text *out)
 {
     char *name = fs_array_name(path);
-    int err = fs->pkg ? 0 : name ? npk_deleted_ranges(fs->store, name, put_range, out) : -ENOMEM;
+    int err = name ? npk_deleted_ranges(fs->store, name, put_range, out) : -ENOMEM;
     free(name);
     return err;
 }
@@ -230,7 +230,7 @@ int fs_render_compact(fs_state *fs, const char *path, fs_text *out)
     if (fd < 0)
         return fd;
     char *name = fs_array_name(path);
-    int err = !name ? -ENOMEM : fs->pkg ? 0 : npk_compact_policy(fs->store, name, &percent);
+    int err = !name ? -ENOMEM : npk_compact_policy(fs->store, name, &percent);
     if (!err && !fs->pkg)
         err = npk_view_shows(fs->store, path, fd, &bytes, &generation);
     if (!err) {
@@ -314,7 +314,7 @@ static int put_name(void *ctx, const char *range_name, uint64_t start, uint64_t 
 int fs_render_names(fs_state *fs, const char *path, fs_text *out)
 {
     char *name = fs_array_name(path);
-    int err = fs->pkg ? 0 : name ? npk_names(fs->store, name, put_name, out) : -ENOMEM;
+    int err = name ? npk_names(fs->store, name, put_name, out) : -ENOMEM;
     free(name);
     return err;
 }

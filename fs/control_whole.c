@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "control_table.h"
-#include "pkg.h"
 
 /* ---- clone --------------------------------------------------------------------------------------------------------- */
 
@@ -100,11 +99,10 @@ int fs_render_summary(fs_state *fs, const char *path, fs_text *out)
 {
     npk_summary s;
     char *name = fs_array_name(path);
-    int err = fs->pkg ? -ENOTSUP : name ? npk_summarize(fs->store, name, &s, NULL, NULL) : -ENOMEM;
+    int err = name ? npk_summarize(fs->store, name, &s, NULL, NULL) : -ENOMEM;
     free(name);
     if (err) {
-        if (!fs->pkg)
-            fs_note_failure(fs, path, npk_error());
+        fs_note_failure(fs, path, npk_error());
         return err;
     }
     fs_text_addf(out, "count\t%" PRIu64 "\n", s.count);

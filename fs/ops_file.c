@@ -689,6 +689,8 @@ void op_create(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mo
 int file_make_unnamed(fs_state *fs, fuse_ino_t dir_id, mode_t mode, uid_t uid, gid_t gid, struct fuse_file_info *fi,
                       struct fuse_entry_param *e, unsigned *open_flags, int *id)
 {
+    if (fs->pkg)
+        return -EROFS;
     fs_node *dir = node_of(fs, dir_id);
     if (dir->kind != NODE_STORE)
         return -EPERM;

@@ -84,6 +84,10 @@ void pkg_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fs_state *fs = fuse_req_userdata(req);
     pkg_node n;
     int err = pkg_node_of(fs, ino, &n) ? 0 : -ENOENT;
+    if (!err && n.kind == PKG_FOLDER_FILE) {
+        pkg_folder_open(req, &n, fi);
+        return;
+    }
     if (!err && ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC))
         err = -EROFS;
     pkg_handle *h = err ? NULL : calloc(1, sizeof *h);
@@ -113,7 +117,11 @@ void pkg_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void pkg_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     pkg_handle *h = handle_of_fi(fi);
-    (void)ino;
+    pkg_node n;
+    if (pkg_node_of(fuse_req_userdata(req), ino, &n) && n.kind == PKG_FOLDER_FILE) {
+        pkg_folder_release(req, &n, fi);
+        return;
+    }
     npk_package_file_close(&h->file);
     fs_text_clear(&h->text);
     free(h);
@@ -167,7 +175,11 @@ void pkg_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, stru
     fs_state *fs = fuse_req_userdata(req);
     pkg_handle *h = handle_of_fi(fi);
     uint64_t at = (uint64_t)offset;
-    (void)ino;
+    pkg_node n;
+    if (pkg_node_of(fs, ino, &n) && n.kind == PKG_FOLDER_FILE) {
+        pkg_folder_read(req, &n, size, offset, fi);
+        return;
+    }
     if (!h->file) {
         size_t left = at < h->text.bytes ? h->text.bytes - (size_t)at : 0;
         fuse_reply_buf(req, left ? h->text.data + at : NULL, size < left ? size : left);
@@ -198,10 +210,10 @@ void pkg_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, stru
         npk_package_release(fs->pkg->package, pieces, count, false);
         count = 0;
         char *copy = malloc(want);
-        ssize_t n = copy ? npk_package_file_read(h->file, at, copy, want) : -ENOMEM;
-        if (n >= 0)
-            fuse_reply_buf(req, copy, (size_t)n);
-        err = n < 0 ? (int)n : 0;
+        ssize_t got = copy ? npk_package_file_read(h->file, at, copy, want) : -ENOMEM;
+        if (got >= 0)
+            fuse_reply_buf(req, copy, (size_t)got);
+        err = got < 0 ? (int)got : 0;
         free(copy);
     } else if (!err) {
         fuse_reply_iov(req, iov, (int)count);

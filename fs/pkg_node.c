@@ -24,7 +24,11 @@ static size_t control_number(const pkg_node *n)
 
 fuse_ino_t pkg_ino(const pkg_node *n)
 {
+    if (n->kind == PKG_FOLDER_FILE)
+        return (uint64_t)n->kind << KIND_SHIFT | (uintptr_t)n->named;
     uint64_t control = n->kind == PKG_CONTROL || n->kind == PKG_FACT ? control_number(n) : 0;
+    while (n->kind == PKG_FOLDER && fs_folder_at(control) != n->folder)
+        control++;
     return (uint64_t)n->kind << KIND_SHIFT | control << CONTROL_SHIFT | (n->entry + FUSE_ROOT_ID);
 }
 
@@ -32,13 +36,20 @@ bool pkg_node_of(fs_state *fs, fuse_ino_t ino, pkg_node *out)
 {
     uint64_t entry = (ino & ENTRY_MASK) - FUSE_ROOT_ID;
     *out = (pkg_node){.kind = (pkg_kind)(ino >> KIND_SHIFT), .entry = entry};
-    if (out->kind > PKG_FACT || entry > npk_package_count(fs->pkg->package))
+    if (out->kind == PKG_FOLDER_FILE) { /* the kernel names none but those that it was told and has not forgotten */
+        out->named = (pkg_named *)(uintptr_t)(ino & ~(UINT64_MAX << KIND_SHIFT));
+        (void)pkg_named_of(out->named, &out->entry, &out->folder);
+        return true;
+    }
+    if (out->kind > PKG_FOLDER || entry > npk_package_count(fs->pkg->package))
         return false;
     size_t control = ino >> CONTROL_SHIFT & CONTROL_MASK;
     if (out->kind == PKG_CONTROL)
         out->control = fs_control_at(FS_CONTROL_ARRAY, control);
     else if (out->kind == PKG_FACT)
         out->control = fs_control_at(FS_CONTROL_MOUNT, control);
+    else if (out->kind == PKG_FOLDER)
+        return (out->folder = fs_folder_at(control)) != NULL;
     return (out->kind != PKG_CONTROL && out->kind != PKG_FACT) || out->control;
 }
 
@@ -110,8 +121,12 @@ int pkg_child(fs_state *fs, const pkg_node *dir, const char *name, pkg_node *out
         int err = find_entry(fs, dir, name, &out->entry);
         return err ? err : pkg_is_array(fs, out->entry) ? 0 : -ENOENT;
     case PKG_ARRAY:
-        *out = (pkg_node){PKG_CONTROL, dir->entry, fs_control_find(FS_CONTROL_ARRAY, name)};
-        return out->control ? 0 : -ENOENT;
+        *out = (pkg_node){.kind = PKG_CONTROL, .entry = dir->entry, .control = fs_control_find(FS_CONTROL_ARRAY, name)};
+        if (!out->control && (out->folder = fs_folder_find(name)))
+            out->kind = PKG_FOLDER;
+        return out->control || out->folder ? 0 : -ENOENT;
+    case PKG_FOLDER:
+        return pkg_folder_child(fs, dir, name, out);
     default:
         return -ENOTDIR;
     }
@@ -146,6 +161,11 @@ int pkg_stat(fs_state *fs, const pkg_node *n, struct stat *st)
         st->st_mode = types[e.kind] | mode;
         st->st_size = (off_t)(e.kind == NPK_ENTRY_LINK ? e.target_bytes : e.bytes);
         st->st_blocks = (blkcnt_t)((e.bytes + 511) / 512);
+    } else if (n->folder) {
+        st->st_mode = mode;
+        int err = pkg_folder_stat(fs, n, st);
+        if (err)
+            return err;
     } else if (n->control) {
         st->st_mode = S_IFREG | (mode & 0444);
         st->st_size = (off_t)text_bytes(fs, n);

@@ -48,21 +48,20 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     }
     if (err)
         fuse_reply_err(req, -err);
-    else
-        fuse_reply_entry(req, &e);
+    if (err || fuse_reply_entry(req, &e) != 0)
+        pkg_folder_forget(fs, e.ino, 1);
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
-    (void)ino;
-    (void)count;
+    pkg_folder_forget(fuse_req_userdata(req), ino, count);
     fuse_reply_none(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
-    (void)count;
-    (void)forgets;
+    for (size_t i = 0; i < count; i++)
+        pkg_folder_forget(fuse_req_userdata(req), forgets[i].ino, forgets[i].nlookup);
     fuse_reply_none(req);
 }
 
@@ -126,13 +125,17 @@ static void list_add(fs_state *fs, listing *l, const char *name, const pkg_node 
 {
     struct fuse_entry_param e = {0};
     bool dot = name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
-    e.ino = pkg_ino(n);
-    if (l->plus && !dot) {
+    e.ino = n->kind == PKG_FOLDER_FILE ? 0 : pkg_ino(n);
+    if (l->plus && !dot && n->kind != PKG_FOLDER_FILE) {
         (void)fill_entry_param(fs, n, &e);
     } else {
         npk_entry entry;
         pkg_entry(fs, n, &entry);
         bool dir = dot || (n->kind == PKG_ENTRY ? entry.kind == NPK_ENTRY_DIRECTORY : !n->control);
+        if (n->kind == PKG_FOLDER_FILE) {
+            dir = false;
+            e.ino = 1; /* who looks it up will be told its number */
+        }
         e.attr.st_mode = dir ? S_IFDIR : n->kind == PKG_ENTRY && entry.kind == NPK_ENTRY_LINK ? S_IFLNK : S_IFREG;
         e.attr.st_ino = e.ino;
         if (l->plus)
@@ -173,9 +176,33 @@ static void list_controls(fs_state *fs, listing *l, const pkg_node *dir, fs_cont
 {
     const fs_control *c;
     for (size_t i = offset > 2 ? (size_t)offset - 2 : 0; !l->full && (c = fs_control_at(scope, i)); i++) {
-        pkg_node n = {scope == FS_CONTROL_MOUNT ? PKG_FACT : PKG_CONTROL, dir->entry, c};
+        pkg_node n = {.kind = scope == FS_CONTROL_MOUNT ? PKG_FACT : PKG_CONTROL, .entry = dir->entry, .control = c};
         list_add(fs, l, c->name, &n, (off_t)(3 + i));
     }
+}
+
+static void list_folders(fs_state *fs, listing *l, const pkg_node *dir, uint64_t offset)
+{
+    pkg_node n = {.kind = PKG_FOLDER, .entry = dir->entry};
+    for (size_t i = offset > FIRST ? (size_t)(offset - FIRST) : 0; !l->full && (n.folder = fs_folder_at(i)); i++)
+        list_add(fs, l, n.folder->name, &n, (off_t)(FIRST + i + 1));
+}
+
+/* The files of a folder, from the one on that the listing has come to. */
+typedef struct folder_listing {
+    fs_state *fs;
+    listing *l;
+    const pkg_node *dir;
+    uint64_t next, offset;
+} folder_listing;
+
+static void list_folder_file(void *ctx, const char *name)
+{
+    folder_listing *f = ctx;
+    pkg_node n = {.kind = PKG_FOLDER_FILE, .entry = f->dir->entry, .folder = f->dir->folder};
+    f->next++;
+    if (!f->l->full && f->next + 1 > f->offset)
+        list_add(f->fs, f->l, name, &n, (off_t)(f->next + 2));
 }
 
 static void list_directory(fs_state *fs, listing *l, const pkg_node *dir, uint64_t offset)
@@ -187,8 +214,15 @@ static void list_directory(fs_state *fs, listing *l, const pkg_node *dir, uint64
         list_add(fs, l, "..", dir, 2);
     if (l->full)
         return;
-    if (dir->kind == PKG_ARRAY)
+    folder_listing files = {.fs = fs, .l = l, .dir = dir, .offset = offset};
+    if (dir->kind == PKG_FOLDER) {
+        pkg_folder_list(fs, dir, list_folder_file, &files);
+        return;
+    }
+    if (dir->kind == PKG_ARRAY && offset < FIRST)
         list_controls(fs, l, dir, FS_CONTROL_ARRAY, offset);
+    if (dir->kind == PKG_ARRAY)
+        list_folders(fs, l, dir, offset);
     else if (dir->kind == PKG_CONTROLS && dir->entry == 0 && offset < 2 + CONTROLS_MOST)
         list_controls(fs, l, dir, FS_CONTROL_MOUNT, offset);
     else if (dir->kind == PKG_ENTRY && offset <= 2 && fs->options->controls_visible)
@@ -297,6 +331,62 @@ static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     fs_text_clear(&names);
 }
 
+/* ---- changes: there are none ------------------------------------------------------------------------------------ */
+
+/* The mount is no read-only one for the kernel, since questions are written to `search/`. */
+static void refuse(fuse_req_t req)
+{
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    (void)parent, (void)name, (void)mode, (void)rdev;
+    refuse(req);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    (void)parent, (void)name, (void)mode;
+    refuse(req);
+}
+
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    (void)parent, (void)name;
+    refuse(req);
+}
+
+static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+    (void)target, (void)parent, (void)name;
+    refuse(req);
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t to, const char *new_name, unsigned flags)
+{
+    (void)parent, (void)name, (void)to, (void)new_name, (void)flags;
+    refuse(req);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+    (void)ino, (void)parent, (void)name;
+    refuse(req);
+}
+
+static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+    (void)ino, (void)name, (void)value, (void)size, (void)flags;
+    refuse(req);
+}
+
+static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    (void)ino, (void)name;
+    refuse(req);
+}
+
 /* ---- the package ------------------------------------------------------------------------------------------------- */
 
 int pkg_new(fs_state *fs)
@@ -306,6 +396,8 @@ int pkg_new(fs_state *fs)
     if (!fs->pkg)
         return -ENOMEM;
     fs->pkg->package = npk_store_package(fs->store);
+    if (pkg_names_new(fs->pkg))
+        return -ENOMEM;
     fs->pkg->opened = calloc(npk_package_count(fs->pkg->package) / 64 + 1, sizeof *fs->pkg->opened);
     if (!fs->pkg->opened)
         return -ENOMEM;
@@ -321,8 +413,10 @@ int pkg_new(fs_state *fs)
 
 void pkg_free(fs_state *fs)
 {
-    if (fs->pkg)
+    if (fs->pkg) {
         free((void *)fs->pkg->opened);
+        pkg_names_free(fs->pkg);
+    }
     free(fs->pkg);
     fs->pkg = NULL;
 }
@@ -343,4 +437,16 @@ const struct fuse_lowlevel_ops pkg_operations = {
     .statfs = op_statfs,
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,
+    .create = pkg_op_create,
+    .write = pkg_op_write,
+    .setattr = pkg_op_setattr,
+    .unlink = pkg_op_unlink,
+    .mknod = op_mknod,
+    .mkdir = op_mkdir,
+    .rmdir = op_rmdir,
+    .symlink = op_symlink,
+    .rename = op_rename,
+    .link = op_link,
+    .setxattr = op_setxattr,
+    .removexattr = op_removexattr,
 };

@@ -14,7 +14,6 @@
 #include "folder.h"
 #include "loop.h"
 #include "notice.h"
-#include "pkg.h"
 
 #define WRITTEN_MAX ((uint64_t)4 << 30) /* bytes of rows that are appended by one file */
 
@@ -93,7 +92,7 @@ static int choose(fs_state *fs, const char *array, const char *stem, uint64_t ro
     if (err != -EINVAL)
         return err == -ERANGE ? -ENOENT : err;
     wanted w = {.name = stem};
-    err = fs->pkg ? 0 : npk_names(fs->store, array, match, &w);
+    err = npk_names(fs->store, array, match, &w);
     if (err < 0)
         return err;
     if (!w.found)
@@ -264,7 +263,7 @@ static void rows_list(fs_state *fs, const char *path, fs_folder_add *add, void *
 {
     listing l = {add, ctx};
     char *array = fs_array_name(path);
-    if (array && !fs->pkg)
+    if (array)
         (void)npk_names(fs->store, array, add_name, &l);
     free(array);
 }
@@ -274,7 +273,7 @@ static void rows_list(fs_state *fs, const char *path, fs_folder_add *add, void *
 static int open_writing(fs_state *fs, const char *path, const char *stem, rows_file *f)
 {
     npk_rows rows = {0};
-    if (fs->read_only || fs->pkg)
+    if (fs->read_only)
         return -EROFS;
     int err = npk_rows_parse(stem, strlen(stem), 0, &rows);
     npk_rows_clear(&rows);
@@ -397,7 +396,7 @@ static int rows_resize(fs_state *fs, const char *path, const char *name, uint64_
 static int rows_remove(fs_state *fs, const char *path, const char *name)
 {
     char stem[256], *array = fs_array_name(path);
-    int err = !array ? -ENOMEM : fs->read_only || fs->pkg ? -EROFS : !stem_of(name, stem) ? -ENOENT : 0;
+    int err = !array ? -ENOMEM : fs->read_only ? -EROFS : !stem_of(name, stem) ? -ENOENT : 0;
     if (!err && (err = npk_name_remove(fs->store, array, stem)) == -EINVAL)
         err = -EPERM; /* an expression */
     free(array);

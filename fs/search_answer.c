@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "control.h"
+#include "control_table.h"
 
 #define WHY_BYTES 512
 
@@ -218,13 +218,13 @@ static int read_descr(answer *a, const char *path, char *descr, size_t capacity)
     const npk_header *h = &npk_array_info(a->array)->header;
     if (h->descr_bytes >= capacity)
         return -E2BIG;
-    int fd = npk_open_beneath(a->fs->store, path, O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0)
-        return fd;
-    ssize_t n = pread(fd, descr, h->descr_bytes, h->descr_offset);
-    close(fd);
-    descr[n > 0 ? n : 0] = '\0';
-    return n == (ssize_t)h->descr_bytes ? 0 : -EIO;
+    char *name = fs_array_name(path), *text = NULL;
+    int err = name ? npk_descr(a->fs->store, name, h, &text) : -ENOMEM;
+    if (!err)
+        strcpy(descr, text);
+    free(text);
+    free(name);
+    return err;
 }
 
 static int answer_rows(answer *a, const char *path, char **out, size_t *bytes)

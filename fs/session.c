@@ -103,7 +103,7 @@ static int mount_arguments(fs_state *fs, struct fuse_args *args)
     add_escaped(opts, sizeof opts - 128, fs->source_path);
     if (o->allow_other)
         strcat(opts, ",allow_other");
-    if (fs->read_only)
+    if (fs->read_only && (o->read_only || !fs->pkg)) /* a package refuses changes itself, and takes questions */
         strcat(opts, ",ro");
     if (o->kernel_options && *o->kernel_options && strlen(opts) + strlen(o->kernel_options) + 2 < sizeof opts) {
         strcat(opts, ",");

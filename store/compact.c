@@ -83,6 +83,17 @@ npk_err npk_compact_policy(npk_store *s, const char *name, unsigned *percent)
     npk_states states = {.count = 0};
     char stem[NPK__STEM_BYTES];
     unsigned at, policy = 0;
+    npk_info info;
+    if (s->package) {
+        int none = npk_stat(s, name, &info);
+        if (!none) {
+            none = npk__rows_possible(name, &info);
+            npk_info_clear(&info);
+        }
+        if (!none)
+            *percent = 0;
+        return none;
+    }
     int how, err = npk__target_resolve(s, name, &t);
     if (!err) {
         t.fd = npk__openat(t.dir.fd, t.leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);

@@ -16,6 +16,7 @@
 #include "package.h"
 #include "path.h"
 #include "store.h"
+#include "target.h"
 
 #define RUN_BYTES (UINT64_C(4) << 20)
 
@@ -203,7 +204,13 @@ int npk__package_each_name(const char *names, size_t bytes, npk_name_visit *visi
 int npk__package_names(npk_package *p, const char *name, npk_name_visit *visit, void *ctx)
 {
     npk_package_file *f = NULL;
+    npk_info info = {0};
     int err = find_array(p, name, &f);
+    if (!err)
+        err = npk_package_file_stat(f, &info);
+    if (!err)
+        err = npk__rows_possible(name, &info);
+    npk_info_clear(&info);
     if (!err)
         err = npk__package_each_name(f->record.names, f->record.names_bytes, visit, ctx);
     npk_package_file_close(&f);

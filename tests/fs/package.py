@@ -49,11 +49,13 @@ def fill(store):
 class Packed:
     """A store, its package, and the package mounted."""
 
-    def __init__(self, *pack_options, options=(), damage=None):
+    def __init__(self, *pack_options, options=(), damage=None, prepare=None):
         self.own = tempfile.mkdtemp(prefix="npkfs.", dir=mountlib.temp_base())
         self.store, self.package = self.own + "/store", self.own + "/x.npkg"
         try:
             fill(self.store)
+            if prepare:
+                prepare(self.store)
             subprocess.run([NPK, "pack", self.store, self.package, *pack_options], check=True)
             if damage:
                 damage(self.package)
@@ -146,6 +148,17 @@ def nothing_can_be_changed():
         expect(err(os.truncate, x, 0), "EROFS")
         expect(err(os.utime, x), "EROFS")
         expect(err(open, p.mount.control("train/x.npy", "shape"), "w"), "EROFS")
+        expect(err(os.symlink, "x", p.path("l")), "EROFS")
+        expect(err(os.link, x, p.path("l")), "EROFS")
+        expect(err(os.mknod, p.path("fifo"), 0o10644), "EROFS")
+        expect(err(os.rmdir, p.path("empty")), "EROFS")
+        expect(err(os.chmod, x, 0o600), "EROFS")
+        expect(err(os.setxattr, x, "user.a", b"b"), "EROFS")
+        expect(err(os.removexattr, x, "user.npk.shape"), "EROFS")
+        expect(err(os.open, p.path("."), os.O_TMPFILE | os.O_RDWR), "EROFS")
+    with Packed(options=["ro"]) as p:
+        expect(err(open, p.path("new"), "w"), "EROFS")
+        expect(err(open, p.path("train/.npk/x.npy/search/q.npy"), "w"), "EROFS")
 
 
 @test
@@ -181,6 +194,85 @@ def controls():
         expect(p.mount.fact("health", "note_count"), "0")
     with Packed(options=["controls=visible"]) as p:
         expect(".npk" in os.listdir(p.mount.mnt) and ".npk" in os.listdir(p.path("train")), True)
+
+
+def name_rows(store):
+    subprocess.run([NPK, "names", store + "/train/x.npy", "few=5:15", "all=0:20000"], check=True)
+
+
+def read(path):
+    """The bytes of a file, or the errno."""
+    try:
+        with open(path, "rb") as f:
+            return f.read()
+    except OSError as e:
+        return e.errno
+
+
+@test
+def the_same_controls_as_a_store():
+    """Every control of every array, rows as files, summaries and searches: as a mount of the store shows them."""
+    with Packed(prepare=name_rows) as p, Mount("daemon", store=p.store) as s:
+        for array in arrays_of(p.store):
+            folder = os.path.dirname(p.mount.control(array, "x"))[len(p.mount.mnt):]
+            expect(sorted(os.listdir(p.mount.mnt + folder)), sorted(os.listdir(s.mnt + folder)), array)
+            for name in os.listdir(s.mnt + folder):
+                ours, theirs = p.mount.mnt + folder + "/" + name, s.mnt + folder + "/" + name
+                if os.path.isdir(theirs):
+                    expect(sorted(os.listdir(ours)), sorted(os.listdir(theirs)), array + " " + name)
+                elif name == "compact" and isinstance(read(theirs), bytes):  # its generation counts changes
+                    expect(read(ours).split(b"\n")[:4], read(theirs).split(b"\n")[:4])
+                elif name == "summary" and isinstance(read(theirs), bytes):  # the last digits are the order of adding
+                    pairs = [(a.split(), b.split()) for a, b in zip(read(ours).splitlines(), read(theirs).splitlines())]
+                    expect(all(a[0] == b[0] and np.isclose(float(a[1]), float(b[1]), 1e-9, 1e-9, True) for a, b in pairs)
+                           and len(pairs) == 7, True, array + " summary")
+                elif name != "last_error":
+                    expect(read(ours), read(theirs), array + " " + name)
+            for rows in ("0:3", "::50", "-2:", "3,1,-1", "no such", "1:99999999", "99999999"):
+                path = folder + "/slices/%s.npy" % rows
+                expect(read(p.mount.mnt + path), read(s.mnt + path), array + " " + rows)
+        expect(sorted(os.listdir(p.path("train/.npk/x.npy/slices"))), ["all.npy", "few.npy"])
+        expect(read(p.path("train/.npk/x.npy/names")), b"all\t0\t20000\nfew\t5\t15\n")
+        few = np.load(p.path("train/.npk/x.npy/slices/few.npy"))
+        expect((few == np.load(p.store + "/train/x.npy")[5:15]).all(), True)
+        expect(os.path.getsize(p.path("train/.npk/x.npy/slices/few.npy")), 128 + few.nbytes)
+
+
+@test
+def the_same_searches_as_a_store():
+    with Packed() as p, Mount("daemon", store=p.store) as s:
+        want = np.load(p.store + "/train/x.npy")
+        for mnt in (p.mount.mnt, s.mnt):
+            folder = mnt + "/train/.npk/x.npy/search"
+            np.save(folder + "/one.npy", want[77] + np.float32(0.01))
+            np.save(folder + "/many.npy", want[5:9])
+        for name in ("one.l2.5.npy", "one.cosine.3.tsv", "many.dot.4.npy", "many.l2sq.2.rows.npy", "one.wrong.3.npy",
+                     "two.l2.3.npy"):
+            ours, theirs = (read(m + "/train/.npk/x.npy/search/" + name) for m in (p.mount.mnt, s.mnt))
+            expect(ours == theirs, True, "%s: %s, %s" % (name, ours, theirs))
+        expect(int(np.load(p.path("train/.npk/x.npy/search/one.l2.5.npy"))["index"].ravel()[0]), 77)
+        folder = p.path("train/.npk/x.npy/search")
+        expect("one.npy" in os.listdir(folder) and "one.l2.5.npy" in os.listdir(folder), True)
+        os.unlink(folder + "/one.npy")
+        expect(err(open, folder + "/one.l2.5.npy"), "ENOENT")
+        expect(sorted(n for n in os.listdir(folder) if n.startswith("one")), [])
+        np.save(folder + "/wrong.npy", np.zeros(3, "f4"))
+        expect(err(open, folder + "/wrong.l2.3.npy"), "EINVAL")
+        expect("wrong.l2.3.npy" in read(p.mount.control("train/x.npy", "last_error")).decode(), True)
+        expect(err(open, p.path("train/.npk/x.npy/slices/new.npy"), "wb"), "EROFS")
+        expect(err(open, p.path("train/.npk/x.npy/new"), "wb"), "EROFS")
+
+
+@test
+def many_questions():
+    """Nodes of files in folders come and go with what the kernel knows."""
+    with Packed() as p:
+        for i in range(3000):
+            with open(p.path("train/.npk/x.npy/slices/%d.npy" % i), "rb") as f:
+                f.read(16)
+        expect((np.load(p.path("train/.npk/x.npy/slices/7.npy")) == np.load(p.store + "/train/x.npy")[7:8]).all(), True)
+        expect(p.mount.resident_kib() < 64 * 1024, True)
+        expect(err(open, p.path("train/.npk/x.npy/slices/%s.npy" % ("1" * 300))), "ENAMETOOLONG")
 
 
 def damage_middle_of_x(package):
