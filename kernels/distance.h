@@ -81,6 +81,8 @@ typedef struct kn_distance {
         *panel_xor_bits;
     kn_dot_squares *dot_squares_f32, *dot_squares_f64;
     kn_dot_squares *dot_squares_f16; /* rows of half precision, the query float; NULL: widen them first */
+    kn_dot_squares *dot_squares_i8;  /* NULL: few and squares */
+    kn_dot_squares *and_count_bits;  /* few_and_bits and count_bits in one pass; NULL: one after the other */
     kn_per_row *squares_f32, *squares_f64, *squares_i8, *count_bits;
     kn_select_panel *select_panel;
     kn_select_rows *select_rows;

@@ -40,18 +40,96 @@ INLINE void dots_i8(const int8_t *q, const uint8_t *x, size_t dim, unsigned nq, 
         out[j * KN_BLOCK_ROWS] = (float)(start[j] + _mm512_reduce_add_epi32(_mm512_add_epi32(even[j], odd[j])));
 }
 
+/* One query: a row leaves one register of sums, and the sums of four rows are made together. */
+INLINE __m128i sums_i32(const __m512i r[4])
+{
+    __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(r[0], r[1]), _mm512_unpackhi_epi32(r[0], r[1]));
+    __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi32(r[2], r[3]), _mm512_unpackhi_epi32(r[2], r[3]));
+    a = _mm512_add_epi32(_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c));
+    __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+/* q.x + 128 times the sum of q; and the square of x, of which x (x + 128) less 128 times the sum of x is left. */
+INLINE void row_i8(const uint8_t *q, const uint8_t *x, size_t dim, bool dot, bool square, __m512i *dots, __m512i *squares)
+{
+    const __m512i flip = _mm512_set1_epi8((char)0x80), one = _mm512_set1_epi8(1);
+    __m512i d[2], s[2], sum[2];
+    d[0] = d[1] = s[0] = s[1] = sum[0] = sum[1] = _mm512_setzero_si512();
+    size_t k = 0;
+    for (; k + 128 <= dim; k += 128)
+#pragma GCC unroll 2
+        for (unsigned c = 0; c < 2; c++) {
+            __m512i v = _mm512_loadu_si512(x + k + 64 * c), u = _mm512_xor_si512(v, flip);
+            if (dot)
+                d[c] = _mm512_dpbusd_epi32(d[c], u, _mm512_loadu_si512(q + k + 64 * c));
+            if (square) {
+                s[c] = _mm512_dpbusd_epi32(s[c], u, v);
+                sum[c] = _mm512_dpbusd_epi32(sum[c], one, v);
+            }
+        }
+#pragma GCC unroll 2
+    for (; k < dim; k += 64) {
+        __m512i v = load_bytes(x + k, dim - k), u = _mm512_xor_si512(v, flip);
+        if (dot)
+            d[0] = _mm512_dpbusd_epi32(d[0], u, load_bytes(q + k, dim - k));
+        if (square) {
+            s[0] = _mm512_dpbusd_epi32(s[0], u, v);
+            sum[0] = _mm512_dpbusd_epi32(sum[0], one, v);
+        }
+    }
+    *dots = _mm512_add_epi32(d[0], d[1]);
+    *squares = _mm512_sub_epi32(_mm512_add_epi32(s[0], s[1]), _mm512_slli_epi32(_mm512_add_epi32(sum[0], sum[1]), 7));
+}
+
+INLINE int32_t minus_128_sums(const int8_t *q, size_t dim)
+{
+    int32_t sum = 0;
+    for (size_t k = 0; k < dim; k++)
+        sum -= 128 * q[k];
+    return sum;
+}
+
+/* dot and square are constants where this is inlined. */
+INLINE void rows_i8(const kn_block *b, const int8_t *q, bool dot, bool square, float *out, float *squares)
+{
+    const int32_t start = dot ? minus_128_sums(q, b->dim) : 0;
+    size_t i = 0;
+    __m512i dots[4], squared[4];
+    for (; i + 4 <= b->count; i += 4) {
+#pragma GCC unroll 4
+        for (unsigned r = 0; r < 4; r++) {
+            ask_chosen(b, i + r);
+            row_i8((const uint8_t *)q, row_at(b, i + r), b->dim, dot, square, &dots[r], &squared[r]);
+        }
+        if (dot)
+            _mm_storeu_ps(out + i, _mm_cvtepi32_ps(_mm_add_epi32(sums_i32(dots), _mm_set1_epi32(start))));
+        if (square)
+            _mm_storeu_ps(squares + i, _mm_cvtepi32_ps(sums_i32(squared)));
+    }
+    for (; i < b->count; i++) {
+        row_i8((const uint8_t *)q, row_at(b, i), b->dim, dot, square, &dots[0], &squared[0]);
+        if (dot)
+            out[i] = (float)(start + _mm512_reduce_add_epi32(dots[0]));
+        if (square)
+            squares[i] = (float)_mm512_reduce_add_epi32(squared[0]);
+    }
+}
+
 static void few_dot_i8(const kn_block *b, const void *queries, unsigned nq, float *out)
 {
     const int8_t *q = queries;
     int32_t start[KN_FEW] = {0};
+    if (nq == 1) {
+        rows_i8(b, q, true, false, out, NULL);
+        return;
+    }
     for (unsigned j = 0; j < nq; j++)
-        for (size_t k = 0; k < b->dim; k++)
-            start[j] -= 128 * q[j * b->dim + k];
+        start[j] = minus_128_sums(q + j * b->dim, b->dim);
     for (size_t i = 0; i < b->count; i++) {
         ask_ahead(b, i, 1);
-        if (nq == 1)
-            dots_i8(q, row_at(b, i), b->dim, 1, start, out + i);
-        else if (nq == 2)
+        ask_chosen(b, i);
+        if (nq == 2)
             dots_i8(q, row_at(b, i), b->dim, 2, start, out + i);
         else if (nq == 3)
             dots_i8(q, row_at(b, i), b->dim, 3, start, out + i);
@@ -62,17 +140,12 @@ static void few_dot_i8(const kn_block *b, const void *queries, unsigned nq, floa
 
 static void squares_i8(const kn_block *b, float *out)
 {
-    for (size_t i = 0; i < b->count; i++) {
-        const uint8_t *x = row_at(b, i);
-        __m512i sum = _mm512_setzero_si512();
-        for (size_t k = 0; k < b->dim; k += 64) {
-            __m512i v = load_bytes(x + k, b->dim - k);
-            __m512i low = _mm512_cvtepi8_epi16(_mm512_castsi512_si256(v));
-            __m512i high = _mm512_cvtepi8_epi16(_mm512_extracti64x4_epi64(v, 1));
-            sum = _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(sum, low, low), high, high);
-        }
-        out[i] = (float)_mm512_reduce_add_epi32(sum);
-    }
+    rows_i8(b, NULL, false, true, NULL, out);
+}
+
+static void dot_squares_i8(const kn_block *b, const void *query, float *out, float *squares)
+{
+    rows_i8(b, query, true, true, out, squares);
 }
 
 INLINE int32_t four_at(const uint8_t *x, size_t left)
@@ -80,6 +153,13 @@ INLINE int32_t four_at(const uint8_t *x, size_t left)
     int32_t four = 0;
     memcpy(&four, x, left < 4 ? left : 4);
     return four;
+}
+
+/* The intrinsic, where sixteen sums at once leave no register: gcc 12 then copies each sum before and after. */
+INLINE __m512i add_dots(__m512i sum, __m512i unsigned_bytes, __m512i signed_bytes)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
+    return sum;
 }
 
 /* One step of a tile: four elements of each row, broadcast from memory, with those of all queries. */
@@ -96,7 +176,7 @@ INLINE void step_i8(const int8_t *panel, const uint8_t *const *x, size_t k, size
                               : _mm512_set1_epi32(four_at(x[r] + k, left));
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++)
-            sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], e, q[v]);
+            sum[r][v] = add_dots(sum[r][v], e, q[v]);
     }
 }
 
@@ -148,51 +228,140 @@ static void panel_dot_i8(const kn_block *b, const void *panel, unsigned width, f
 
 /* ---- bits ------------------------------------------------------------------------------------------------------ */
 
+/* Bytes k to k + 63 of a row and of nq queries; nq is a constant where this is inlined. */
+INLINE void step_few_bits(const uint8_t *q, const uint8_t *x, size_t dim, size_t k, size_t left, unsigned nq, bool both,
+                          __m512i *sum)
+{
+    __m512i v = load_bytes(x + k, left);
+#pragma GCC unroll 4
+    for (unsigned j = 0; j < nq; j++) {
+        __m512i a = load_bytes(q + j * dim + k, left);
+        a = both ? _mm512_and_si512(v, a) : _mm512_xor_si512(v, a);
+        sum[j] = _mm512_add_epi64(sum[j], _mm512_popcnt_epi64(a));
+    }
+}
+
 INLINE void few_bits(const kn_block *b, const uint8_t *q, unsigned nq, bool both, float *out)
 {
+    const size_t dim = b->dim;
     for (size_t i = 0; i < b->count; i++) {
         const uint8_t *x = row_at(b, i);
         __m512i sum[KN_FEW];
+        size_t k = 0;
+        ask_ahead(b, i, 1);
+        ask_chosen(b, i);
+#pragma GCC unroll 4
         for (unsigned j = 0; j < nq; j++)
             sum[j] = _mm512_setzero_si512();
-        for (size_t k = 0; k < b->dim; k += 64) {
-            __m512i v = load_bytes(x + k, b->dim - k);
-            for (unsigned j = 0; j < nq; j++) {
-                __m512i a = load_bytes(q + j * b->dim + k, b->dim - k);
-                a = both ? _mm512_and_si512(v, a) : _mm512_xor_si512(v, a);
-                sum[j] = _mm512_add_epi64(sum[j], _mm512_popcnt_epi64(a));
-            }
-        }
+        for (; k + 64 <= dim; k += 64)
+            step_few_bits(q, x, dim, k, 64, nq, both, sum);
+        if (k < dim)
+            step_few_bits(q, x, dim, k, dim - k, nq, both, sum);
+#pragma GCC unroll 4
         for (unsigned j = 0; j < nq; j++)
             out[j * KN_BLOCK_ROWS + i] = (float)_mm512_reduce_add_epi64(sum[j]);
+    }
+}
+
+INLINE void few_bits_any(const kn_block *b, const uint8_t *q, unsigned nq, bool both, float *out)
+{
+    if (nq == 2)
+        few_bits(b, q, 2, both, out);
+    else if (nq == 3)
+        few_bits(b, q, 3, both, out);
+    else
+        few_bits(b, q, 4, both, out);
+}
+
+/* The sums of four registers of int64, as floats. */
+INLINE __m128 sums_i64(const __m512i r[4])
+{
+    __m512i a = _mm512_add_epi64(_mm512_unpacklo_epi64(r[0], r[1]), _mm512_unpackhi_epi64(r[0], r[1]));
+    __m512i c = _mm512_add_epi64(_mm512_unpacklo_epi64(r[2], r[3]), _mm512_unpackhi_epi64(r[2], r[3]));
+    __m256i a2 = _mm256_add_epi64(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    __m256i c2 = _mm256_add_epi64(_mm512_castsi512_si256(c), _mm512_extracti64x4_epi64(c, 1));
+    __m256i low = _mm256_permute2x128_si256(a2, c2, 0x20), high = _mm256_permute2x128_si256(a2, c2, 0x31);
+    return _mm256_cvtepi64_ps(_mm256_add_epi64(low, high));
+}
+
+enum bits_of { BOTH, DIFFER, NEITHER };
+
+/* Up to 64 bytes of a row and a query (of NEITHER: none), and those of the row where `count`. */
+INLINE void step_bits_row(const uint8_t *q, const uint8_t *x, size_t left, enum bits_of what, bool count, __m512i *sum,
+                          __m512i *all)
+{
+    __m512i v = load_bytes(x, left);
+    if (what != NEITHER) {
+        __m512i a = load_bytes(q, left);
+        a = what == BOTH ? _mm512_and_si512(v, a) : _mm512_xor_si512(v, a);
+        *sum = _mm512_add_epi64(*sum, _mm512_popcnt_epi64(a));
+    }
+    if (count)
+        *all = _mm512_add_epi64(*all, _mm512_popcnt_epi64(v));
+}
+
+INLINE void row_bits(const uint8_t *q, const uint8_t *x, size_t dim, enum bits_of what, bool count, __m512i *sums,
+                     __m512i *counts)
+{
+    __m512i sum = _mm512_setzero_si512(), all = sum;
+    size_t k = 0;
+    for (; k + 64 <= dim; k += 64)
+        step_bits_row(q + k, x + k, 64, what, count, &sum, &all);
+    if (k < dim)
+        step_bits_row(q + k, x + k, dim - k, what, count, &sum, &all);
+    *sums = sum;
+    *counts = all;
+}
+
+/* what and count are constants where this is inlined. */
+INLINE void rows_bits(const kn_block *b, const uint8_t *q, enum bits_of what, bool count, float *out, float *counts)
+{
+    size_t i = 0;
+    __m512i sums[4], all[4];
+    for (; i + 4 <= b->count; i += 4) {
+#pragma GCC unroll 4
+        for (unsigned r = 0; r < 4; r++) {
+            ask_chosen(b, i + r);
+            row_bits(q, row_at(b, i + r), b->dim, what, count, &sums[r], &all[r]);
+        }
+        if (what != NEITHER)
+            _mm_storeu_ps(out + i, sums_i64(sums));
+        if (count)
+            _mm_storeu_ps(counts + i, sums_i64(all));
+    }
+    for (; i < b->count; i++) {
+        row_bits(q, row_at(b, i), b->dim, what, count, &sums[0], &all[0]);
+        if (what != NEITHER)
+            out[i] = (float)_mm512_reduce_add_epi64(sums[0]);
+        if (count)
+            counts[i] = (float)_mm512_reduce_add_epi64(all[0]);
     }
 }
 
 static void few_and_bits(const kn_block *b, const void *queries, unsigned nq, float *out)
 {
     if (nq == 1)
-        few_bits(b, queries, 1, true, out);
+        rows_bits(b, queries, BOTH, false, out, NULL);
     else
-        few_bits(b, queries, nq, true, out);
+        few_bits_any(b, queries, nq, true, out);
 }
 
 static void few_xor_bits(const kn_block *b, const void *queries, unsigned nq, float *out)
 {
     if (nq == 1)
-        few_bits(b, queries, 1, false, out);
+        rows_bits(b, queries, DIFFER, false, out, NULL);
     else
-        few_bits(b, queries, nq, false, out);
+        few_bits_any(b, queries, nq, false, out);
 }
 
 static void count_bits(const kn_block *b, float *out)
 {
-    for (size_t i = 0; i < b->count; i++) {
-        const uint8_t *x = row_at(b, i);
-        __m512i sum = _mm512_setzero_si512();
-        for (size_t k = 0; k < b->dim; k += 64)
-            sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(load_bytes(x + k, b->dim - k)));
-        out[i] = (float)_mm512_reduce_add_epi64(sum);
-    }
+    rows_bits(b, b->rows, NEITHER, true, NULL, out);
+}
+
+static void and_count_bits(const kn_block *b, const void *query, float *out, float *counts)
+{
+    rows_bits(b, query, BOTH, true, out, counts);
 }
 
 INLINE int64_t eight_at(const uint8_t *x, size_t left)
@@ -288,4 +457,6 @@ const kn_distance kn_distance_avx512vnni = {
     .count_bits = count_bits,
     .widen_f16 = widen_f16,
     .dot_squares_f16 = dot_squares_f16,
+    .dot_squares_i8 = dot_squares_i8,
+    .and_count_bits = and_count_bits,
 };

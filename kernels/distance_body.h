@@ -163,6 +163,61 @@ INLINE vi not_below(vf value, vf threshold)
     return ~(value < threshold);
 }
 
+#if VEC == 64 && defined(__AVX512F__)
+
+/* The lanes of a mask, in order. */
+INLINE size_t take_hits(kn_hit *hits, size_t found, uint32_t mask, __m512 value, uint32_t row, uint32_t lane, bool rows)
+{
+    float values[16];
+    _mm512_storeu_ps(values, value);
+    for (; mask != 0; mask &= mask - 1) {
+        uint32_t l = (uint32_t)__builtin_ctz(mask);
+        hits[found++] = (kn_hit){.row = rows ? row + l : row, .lane = rows ? 0 : lane + l, .value = values[l]};
+    }
+    return found;
+}
+
+/* A panel's slack and threshold stay in two registers each while the rows go by. */
+static size_t select_panel(const float *scores, size_t count, unsigned width, const float *scale, const float *add,
+                           const float *slack, const float *threshold, kn_hit *hits)
+{
+    size_t found = 0; /* no panel of ours is wider than 32 */
+    const __mmask16 low = (__mmask16)(width >= 16 ? 0xffff : (1u << width) - 1);
+    const __mmask16 high = (__mmask16)(width <= 16 ? 0 : width >= 32 ? 0xffff : (1u << (width - 16)) - 1);
+    const __m512 slack0 = _mm512_maskz_loadu_ps(low, slack), slack1 = _mm512_maskz_loadu_ps(high, slack + 16);
+    const __m512 limit0 = _mm512_maskz_loadu_ps(low, threshold), limit1 = _mm512_maskz_loadu_ps(high, threshold + 16);
+    for (size_t i = 0; i < count; i++, scores += width) {
+        const __m512 factor = _mm512_set1_ps(scale[i]), more = _mm512_set1_ps(add[i]);
+        const __m512 v0 = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(low, scores), factor, _mm512_mul_ps(slack0, more));
+        const __m512 v1 = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(high, scores + 16), factor, _mm512_mul_ps(slack1, more));
+        uint32_t hit0 = _mm512_mask_cmp_ps_mask(low, v0, limit0, _CMP_NLT_UQ);
+        uint32_t hit1 = _mm512_mask_cmp_ps_mask(high, v1, limit1, _CMP_NLT_UQ);
+        if (__builtin_expect((hit0 | hit1) != 0, 0)) {
+            found = take_hits(hits, found, hit0, v0, (uint32_t)i, 0, false);
+            found = take_hits(hits, found, hit1, v1, (uint32_t)i, 16, false);
+        }
+    }
+    return found;
+}
+
+static size_t select_rows(const float *scores, size_t count, const float *scale, const float *add, float slack,
+                          float threshold, kn_hit *hits)
+{
+    size_t found = 0;
+    const __m512 limit = _mm512_set1_ps(threshold), by = _mm512_set1_ps(slack);
+    for (size_t i = 0; i < count; i += 16) {
+        const __mmask16 all = (__mmask16)(count - i >= 16 ? 0xffff : (1u << (count - i)) - 1);
+        __m512 value = _mm512_mul_ps(_mm512_maskz_loadu_ps(all, scores + i), _mm512_maskz_loadu_ps(all, scale + i));
+        value = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(all, add + i), by, value);
+        uint32_t hit = _mm512_mask_cmp_ps_mask(all, value, limit, _CMP_NLT_UQ);
+        if (__builtin_expect(hit != 0, 0))
+            found = take_hits(hits, found, hit, value, (uint32_t)i, 0, true);
+    }
+    return found;
+}
+
+#else
+
 static size_t select_panel(const float *scores, size_t count, unsigned width, const float *scale, const float *add,
                            const float *slack, const float *threshold, kn_hit *hits)
 {
@@ -207,6 +262,8 @@ static size_t select_rows(const float *scores, size_t count, const float *scale,
     }
     return found;
 }
+
+#endif
 
 /* ---- logarithms ------------------------------------------------------------------------------------------------ */
 

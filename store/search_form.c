@@ -155,7 +155,13 @@ static void fill(float *at, size_t count, float value)
 bool npk__form_scores_too(const npk__search *s)
 {
     bool product = s->metric == NPK_DOT || s->metric == NPK_COSINE;
-    return s->query_count == 1 && product && (s->class == NPK__F32 || s->class == NPK__F64);
+    if (s->query_count != 1)
+        return false;
+    if (s->class == NPK__I8)
+        return s->metric != NPK_DOT && s->kernel->dot_squares_i8 != NULL;
+    if (s->class == NPK__BITS)
+        return s->metric == NPK_JACCARD && s->kernel->and_count_bits != NULL;
+    return product && (s->class == NPK__F32 || s->class == NPK__F64);
 }
 
 bool npk__form_takes_half(const npk__search *s)
@@ -187,12 +193,15 @@ static void rows_float(const npk__search *s, const kn_block *b, npk__terms *t, f
         t->add[i] = t->row_err[i] = sqrtf(squares[i]) * up + 0x1p-60f;
 }
 
-static void rows_i8(const npk__search *s, const kn_block *b, npk__terms *t)
+static void rows_i8(const npk__search *s, const kn_block *b, npk__terms *t, float *scores)
 {
     float squares[KN_BLOCK_ROWS];
     if (s->metric == NPK_DOT)
         return;
-    s->kernel->squares_i8(b, squares);
+    if (scores)
+        s->kernel->dot_squares_i8(b, s->packed_few, scores, squares);
+    else
+        s->kernel->squares_i8(b, squares);
     if (s->metric == NPK_COSINE) {
         for (size_t i = 0; i < b->count; i++)
             t->scale[i] = squares[i] > 0 ? 1 / sqrtf(squares[i]) : 0;
@@ -208,9 +217,11 @@ void npk__form_rows(const npk__search *s, const kn_block *b, npk__terms *t, floa
     fill(t->add, b->count, 1);
     fill(t->row_err, b->count, 0);
     if (s->class == NPK__I8)
-        rows_i8(s, b, t);
+        rows_i8(s, b, t, scores);
     else if (s->metric == NPK_HAMMING)
         fill(t->scale, b->count, -1);
+    else if (s->metric == NPK_JACCARD && scores)
+        s->kernel->and_count_bits(b, s->packed_few, scores, t->add);
     else if (s->metric == NPK_JACCARD)
         s->kernel->count_bits(b, t->add);
     else if (s->metric == NPK_JS) {

@@ -25,6 +25,8 @@
 /* A megabyte that takes longer than this came from a disk, and the next ones are worth asking for ahead. */
 #define SLOW_READ_NS 250000
 #define READ_AHEAD   4 /* tasks */
+/* Scores of a panel that are made before they are looked at. */
+#define PANEL_SCORES 4096
 
 struct npk__worker {
     npk__search *s;
@@ -303,32 +305,61 @@ static void log_rows(npk__worker *w, kn_block *b)
     b->which = NULL;
 }
 
+/* Rows [at, at + count) of a block, and their share of what is asked for ahead. */
+static kn_block part_of(const kn_block *b, size_t at, size_t count)
+{
+    kn_block part = *b;
+    part.count = count;
+    if (b->which)
+        part.which = b->which + at;
+    else
+        part.rows = (const uint8_t *)b->rows + at * b->row_bytes;
+    if (b->next) {
+        size_t from = b->next_bytes * at / b->count, to = b->next_bytes * (at + count) / b->count;
+        part.next = (const uint8_t *)b->next + from;
+        part.next_bytes = to - from;
+    }
+    return part;
+}
+
+/* A panel's scores of so many rows stay in the first-level cache until they are selected from. */
+static void run_panel(npk__worker *w, const npk__group *g, const kn_block *b, const uint32_t *number, uint64_t first,
+                      float *slack, float *threshold)
+{
+    const npk__search *s = w->s;
+    size_t step = PANEL_SCORES / g->width;
+    float used[KN_PANEL_MOST];
+    for (size_t at = 0; at < b->count; at += step) {
+        kn_block part = part_of(b, at, b->count - at < step ? b->count - at : step);
+        panel_of(s)(&part, g->packed, g->width, w->scores);
+        size_t found = s->kernel->select_panel(w->scores, part.count, g->width, w->terms->scale + at,
+                                               w->terms->add + at, slack, threshold, w->hits);
+        if (found > 0)
+            memcpy(used, slack, g->width * sizeof(float));
+        for (size_t i = 0; i < found; i++) {
+            uint32_t lane = w->hits[i].lane;
+            w->hits[i].row += (uint32_t)at;
+            if (lane < g->count)
+                add(w, g->first + lane, number, first, &w->hits[i], used[lane], &slack[lane], &threshold[lane]);
+        }
+    }
+}
+
 static void run_group(npk__worker *w, size_t group, const kn_block *b, const uint32_t *number, uint64_t first)
 {
     const npk__search *s = w->s;
     const npk__group *g = &s->groups[group];
     float *slack = w->slack + w->lane_of_group[group], *threshold = w->threshold + w->lane_of_group[group];
-    size_t found;
     if (g->width != 0) {
-        panel_of(s)(b, g->packed, g->width, w->scores);
-        found = s->kernel->select_panel(w->scores, b->count, g->width, w->terms->scale, w->terms->add, slack, threshold,
-                                        w->hits);
-        float used[KN_PANEL_MOST];
-        if (found > 0)
-            memcpy(used, slack, g->width * sizeof(float));
-        for (size_t i = 0; i < found; i++) {
-            uint32_t lane = w->hits[i].lane;
-            if (lane < g->count)
-                add(w, g->first + lane, number, first, &w->hits[i], used[lane], &slack[lane], &threshold[lane]);
-        }
+        run_panel(w, g, b, number, first, slack, threshold);
         return;
     }
     if (!npk__form_scores_too(s))
         few_of(s)(b, g->packed, g->count, w->scores);
     for (unsigned j = 0; j < g->count; j++) {
         float used = slack[j];
-        found = s->kernel->select_rows(w->scores + j * KN_BLOCK_ROWS, b->count, w->terms->scale, w->terms->add,
-                                       slack[j], threshold[j], w->hits);
+        size_t found = s->kernel->select_rows(w->scores + j * KN_BLOCK_ROWS, b->count, w->terms->scale, w->terms->add,
+                                              slack[j], threshold[j], w->hits);
         for (size_t i = 0; i < found; i++)
             add(w, g->first + j, number, first, &w->hits[i], used, &slack[j], &threshold[j]);
     }

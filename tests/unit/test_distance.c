@@ -335,6 +335,33 @@ static void check_bytes(const kn_distance *k, size_t dim, unsigned turn)
             CHECK(2 * scores[j * KN_BLOCK_ROWS + i] == counts[i] + query_bits - others[j * KN_BLOCK_ROWS + i]);
         }
     }
+    static float dots[KN_BLOCK_ROWS], more[KN_BLOCK_ROWS];
+    uint8_t *one = queries + (s.at_end ? (QUERIES - 1) * dim : 0);
+    if (k->dot_squares_i8) {
+        k->dot_squares_i8(&b, one, dots, more);
+        k->few_dot_i8(&b, one, 1, others);
+        for (size_t i = 0; i < s.count; i++)
+            CHECK(dots[i] == others[i] && more[i] == squares[i]);
+    }
+    if (k->and_count_bits) {
+        k->and_count_bits(&b, one, dots, more);
+        k->few_and_bits(&b, one, 1, others);
+        for (size_t i = 0; i < s.count; i++)
+            CHECK(dots[i] == others[i] && more[i] == counts[i]);
+    }
+    for (unsigned nq = 1; nq < KN_FEW; nq++) {
+        static float want[KN_FEW * KN_BLOCK_ROWS];
+        kn_distance_of(KN_SCALAR)->few_dot_i8(&b, few, nq, want);
+        k->few_dot_i8(&b, few, nq, others);
+        for (size_t i = 0; i < s.count; i++)
+            for (unsigned j = 0; j < nq; j++)
+                CHECK(others[j * KN_BLOCK_ROWS + i] == want[j * KN_BLOCK_ROWS + i]);
+        kn_distance_of(KN_SCALAR)->few_xor_bits(&b, few, nq, want);
+        k->few_xor_bits(&b, few, nq, others);
+        for (size_t i = 0; i < s.count; i++)
+            for (unsigned j = 0; j < nq; j++)
+                CHECK(others[j * KN_BLOCK_ROWS + i] == want[j * KN_BLOCK_ROWS + i]);
+    }
     if (k->panel_and_bits) {
         kn_pack_bits(few, KN_FEW, dim, k->lanes_bits, (uint64_t *)(void *)panel);
         k->panel_and_bits(&b, panel, k->lanes_bits, others);
