@@ -121,7 +121,8 @@ static int ignore(void *ctx, const char *name, npk_batch_change change)
     return 0;
 }
 
-int fs_batch_get(fs_state *fs, const char *id, fs_batch **out)
+/* Counted and locked for reading. One that was ended elsewhere is forgotten: its name may be another one's by now. */
+static int get_once(fs_state *fs, const char *id, fs_batch **out)
 {
     int err = find_or_open(fs, id, out);
     if (err)
@@ -132,7 +133,15 @@ int fs_batch_get(fs_state *fs, const char *id, fs_batch **out)
     pthread_rwlock_unlock(&(*out)->lock);
     forget(fs, *out);
     put(fs, *out);
-    return -ENOENT;
+    return -ESTALE;
+}
+
+int fs_batch_get(fs_state *fs, const char *id, fs_batch **out)
+{
+    int err = -ESTALE;
+    for (unsigned tries = 0; err == -ESTALE && tries < 3; tries++)
+        err = get_once(fs, id, out);
+    return err == -ESTALE ? -ENOENT : err;
 }
 
 void fs_batch_put(fs_state *fs, fs_batch *b)
@@ -213,9 +222,10 @@ int fs_batch_end(fs_state *fs, const char *id, bool commit)
 {
     fs_batch *b;
     struct changed changed = {0};
-    int err = find_or_open(fs, id, &b);
+    int err = fs_batch_get(fs, id, &b); /* the one that has the name now */
     if (err)
         return err;
+    pthread_rwlock_unlock(&b->lock);
     pthread_rwlock_wrlock(&b->lock);
     if (!b->batch)
         err = -ENOENT;

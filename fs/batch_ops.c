@@ -373,10 +373,28 @@ static int open_state(fs_state *fs, fs_node *n, batch_handle *h)
     return err;
 }
 
+/* A finished array is written as rows are, also one that was saved in the batch: its header counts what is appended. While
+ * it is not (its writer makes it in steps), its file is written as it comes. */
+static int choose_file(fs_batch *b, batch_handle *h)
+{
+    npk_info info;
+    int err = npk_batch_stat(b->batch, h->name, &info);
+    if (err)
+        return err;
+    const npk_header *head = &info.header;
+    bool finished = !info.reason && npk_header_is_row_array(head) && info.file_bytes == head->data_offset + head->data_bytes;
+    h->row_bytes = info.reason ? 0 : head->row_bytes;
+    if (finished && h->fd >= 0) {
+        close(h->fd);
+        h->fd = -1;
+    }
+    npk_info_clear(&info);
+    return 0;
+}
+
 /* The batch is locked. */
 static int open_array(fs_batch *b, const place *p, bool create, batch_handle *h)
 {
-    npk_info info;
     int err = 0;
     if (!(h->name = strdup(p->name)))
         return -ENOMEM;
@@ -384,13 +402,8 @@ static int open_array(fs_batch *b, const place *p, bool create, batch_handle *h)
         err = npk_batch_create_file(b->batch, h->name, &h->fd);
     else if (h->head.writer)
         err = npk_batch_open_file(b->batch, h->name, &h->fd);
-    if (!err && h->head.writer && h->fd < 0) {
-        err = npk_batch_stat(b->batch, h->name, &info);
-        if (!err) {
-            h->row_bytes = info.reason ? 0 : info.header.row_bytes;
-            npk_info_clear(&info);
-        }
-    }
+    if (!err && h->head.writer && !create && !(h->head.flags & O_TRUNC))
+        err = choose_file(b, h);
     h->counted = !err && h->head.writer;
     if (h->counted)
         atomic_fetch_add(&b->writers, 1);

@@ -407,6 +407,15 @@ static fs_node *bind(fs_state *fs, fs_node *parent, const char *name, const stru
     return n;
 }
 
+bool node_shows(fs_state *fs, const fs_node *n, const struct statx *stx)
+{
+    pthread_mutex_lock(&fs->nodes->lock);
+    bool same = n->shown_size == stx->stx_size &&
+                n->shown_mtime_ns == stx->stx_mtime.tv_sec * 1000000000ll + stx->stx_mtime.tv_nsec;
+    pthread_mutex_unlock(&fs->nodes->lock);
+    return same;
+}
+
 fs_node *node_bind(fs_state *fs, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation)
 {
     return bind(fs, parent, name, stx, generation);
@@ -649,12 +658,78 @@ bool node_is_named_like_array(fs_state *fs, fs_node *n)
     return yes;
 }
 
+#define TOLD_MAX (sizeof(((struct fs_nodes *)0)->told) / sizeof(((struct fs_nodes *)0)->told[0]))
+#define TOLD_S   10 /* an open that was answered ESTALE has begun again by then, or failed otherwise */
+
+static int64_t monotonic_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec;
+}
+
+/* The table's lock is held, here and below. */
+static void note_told(struct fs_nodes *t, const fs_node *n, pid_t pid)
+{
+    t->told[t->told_next].node = n;
+    t->told[t->told_next].pid = pid;
+    t->told[t->told_next].at_s = monotonic_s();
+    t->told_next = (t->told_next + 1) % TOLD_MAX;
+    t->told_any = true;
+}
+
+static bool told_another(const struct fs_nodes *t, const fs_node *n, pid_t pid)
+{
+    int64_t now = monotonic_s();
+    for (unsigned i = 0; i < TOLD_MAX; i++)
+        if (t->told[i].pid == pid && t->told[i].node != n && now - t->told[i].at_s < TOLD_S)
+            return true;
+    return false;
+}
+
+bool node_told_another(fs_state *fs, const fs_node *n, pid_t pid)
+{
+    pthread_mutex_lock(&fs->nodes->lock);
+    bool told = told_another(fs->nodes, n, pid);
+    pthread_mutex_unlock(&fs->nodes->lock);
+    return told;
+}
+
+bool node_may_begin_again(fs_state *fs, pid_t pid)
+{
+    const fs_node *nobody = fs->nodes->root; /* is never answered ESTALE */
+    pthread_mutex_lock(&fs->nodes->lock);
+    bool may = !told_another(fs->nodes, NULL, pid);
+    if (may)
+        note_told(fs->nodes, nobody, pid);
+    pthread_mutex_unlock(&fs->nodes->lock);
+    return may;
+}
+
+void node_open_done(fs_state *fs, pid_t pid)
+{
+    struct fs_nodes *t = fs->nodes;
+    bool any = false;
+    if (!t->told_any)
+        return;
+    pthread_mutex_lock(&t->lock);
+    for (unsigned i = 0; i < TOLD_MAX; i++) {
+        if (t->told[i].pid == pid)
+            t->told[i].pid = 0;
+        any |= t->told[i].pid != 0;
+    }
+    t->told_any = any;
+    pthread_mutex_unlock(&t->lock);
+}
+
 bool node_may_tell_stale(fs_state *fs, fs_node *n, pid_t pid)
 {
     pthread_mutex_lock(&fs->nodes->lock);
     bool may = !(n->estale_told && n->estale_pid == pid);
     n->estale_told = may;
     n->estale_pid = pid;
+    if (may)
+        note_told(fs->nodes, n, pid);
     pthread_mutex_unlock(&fs->nodes->lock);
     if (may)
         atomic_fetch_add_explicit(&fs->stats.stale_answers, 1, memory_order_relaxed);

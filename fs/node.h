@@ -104,6 +104,13 @@ bool node_is_named_like_array(fs_state *fs, fs_node *n); /* some name ends in .n
 
 /* P28: may this OPEN be answered ESTALE? At most once per open of a process. */
 bool node_may_tell_stale(fs_state *fs, fs_node *n, pid_t pid);
+/* Was this process answered ESTALE for another node, and has opened nothing since? It is the same open(2) then, which the
+ * kernel begins again but once. */
+bool node_told_another(fs_state *fs, const fs_node *n, pid_t pid);
+/* May an open of this process that leads to no node yet be answered ESTALE, so that the kernel begins it again? */
+bool node_may_begin_again(fs_state *fs, pid_t pid);
+/* The process has opened something. */
+void node_open_done(fs_state *fs, pid_t pid);
 
 /* An O_PATH descriptor of a directory node, valid until released. Negative: -errno (-ESTALE: it is not there any more). */
 typedef struct fs_dir_fd fs_dir_fd;
@@ -115,6 +122,9 @@ void dir_fd_put(fs_state *fs, fs_dir_fd *d);
 void dir_fd_adopt(fs_state *fs, fs_node *n, int fd);
 /* The kept descriptor of a node, counted, or NULL. */
 fs_dir_fd *dir_fd_kept(fs_state *fs, fs_node *n);
+
+/* Is what the kernel was last told of the file's size and time still so? */
+bool node_shows(fs_state *fs, const fs_node *n, const struct statx *stx);
 
 uint64_t node_birth_ns(const struct statx *stx);
 void stat_from_statx(struct stat *st, const struct statx *stx);

@@ -17,6 +17,13 @@ struct fs_nodes {
     uint64_t freed;             /* nodes freed since memory was last given back */
     uint32_t dev_major, dev_minor; /* the store's device; immutable */
     fs_node *dead;              /* out of the identity hash, but the kernel has not forgotten them yet */
+    struct {
+        pid_t pid;
+        const fs_node *node;
+        int64_t at_s;           /* monotonic */
+    } told[32];                 /* who was answered ESTALE and has not opened anything since; pid 0: a free place */
+    unsigned told_next;
+    _Atomic bool told_any;
     fs_node *strays;            /* only while the table is freed */
     fs_dir_fds dirs;
 };

@@ -40,6 +40,12 @@ void notice_attributes(fs_state *fs, fs_node *n, size_t bytes)
     pthread_mutex_unlock(&q->lock);
 }
 
+void notice_attributes_now(fs_state *fs, fs_node *n)
+{
+    fuse_lowlevel_notify_inval_inode(fs->session, node_id(fs, n), -1, 0);
+    atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
+}
+
 void notice_entry_now(fs_state *fs, fs_node *parent, const char *name)
 {
     fuse_lowlevel_notify_inval_entry(fs->session, node_id(fs, parent), name, strlen(name));

@@ -200,6 +200,14 @@ static bool must_swap(fs_open *o, const struct statx *stx)
     return o->readers > 0 || (err == 0 && users == NPK_USERS_READERS);
 }
 
+/* The kernel begins an open again but once. Where it has, since another program had just made a new file of the name, that
+ * file cannot give way to yet another one: nothing is lost then, and the program may try again. */
+static int refuse_second(fs_state *fs, const char *path)
+{
+    fs_note_failure(fs, path, "another program replaced the array at this very moment; try again");
+    return -EBUSY;
+}
+
 /* O_TRUNC over a view: whoever has it open keeps its rows, so a new file takes the name if that can be; else the file is
  * emptied. What was known of its rows goes, and the kernel finds the new node. */
 static int empty_view(fuse_req_t req, fs_open *o, const char *path)
@@ -208,6 +216,8 @@ static int empty_view(fuse_req_t req, fs_open *o, const char *path)
     fs_node *parent;
     char leaf[256];
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+    if (node_told_another(fs, o->node, fuse_req_ctx(req)->pid))
+        return refuse_second(fs, path);
     int err = node_place(fs, o->node, &parent, leaf);
     if (err)
         return err;
@@ -241,15 +251,14 @@ static int empty_view(fuse_req_t req, fs_open *o, const char *path)
     return err;
 }
 
-/* O_TRUNC. 0: the file is empty now. -ESTALE: a new file has the name, the kernel shall look again. */
-static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, const struct statx *stx, bool is_view)
+/* O_TRUNC. 0: the file is empty now. -ESTALE: a new file has the name, the kernel shall look again. What is known of its
+ * rows (names) goes with them. */
+static int empty_clean(fuse_req_t req, fs_open *o, const char *path, int flags, const struct statx *stx)
 {
     fs_state *fs = fs_of(req);
-    if (stx->stx_size > 0)
-        loop_yield(fs);
-    if (is_view && path)
-        return empty_view(req, o, path);
     if (path && must_swap(o, stx)) {
+        if (node_told_another(fs, o->node, fuse_req_ctx(req)->pid))
+            return refuse_second(fs, path);
         fs_node *parent;
         char leaf[256];
         int err = node_place(fs, o->node, &parent, leaf);
@@ -292,6 +301,26 @@ static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, c
         creds_strip_setid(req, fd);
     if (close_it)
         close(fd);
+    return err;
+}
+
+static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, const struct statx *stx, bool stated,
+                      bool is_view)
+{
+    fs_state *fs = fs_of(req);
+    if (stx->stx_size > 0)
+        loop_yield(fs);
+    if (is_view && path)
+        return empty_view(req, o, path);
+    int known = stated && path ? sys_reopen(o->rfd >= 0 ? o->rfd : o->wfd, O_RDONLY) : -1;
+    if (known >= 0)
+        npk_sidecar_leave(fs->store, path, known);
+    int err = empty_clean(req, o, path, flags, stx);
+    if (known >= 0) {
+        if (!err || err == -ESTALE)
+            npk_sidecar_drop(fs->store, path, known);
+        close(known);
+    }
     return err;
 }
 
@@ -493,6 +522,14 @@ static bool wants_direct_io(fs_state *fs, fs_open *o, const fs_handle *h)
     return !o->view_cached;
 }
 
+/* Whoever opens the file sees its size and time as they are now: the kernel is told to ask again if what it was told last
+ * is outdated, or it would cut reads and mappings at the old end until the attribute timeout. */
+static void tell_if_outdated(fs_state *fs, fs_node *n, const struct statx *stx)
+{
+    if (!node_shows(fs, n, stx))
+        notice_attributes_now(fs, n);
+}
+
 static unsigned reply_flags(fs_state *fs, const fs_handle *h, int id)
 {
     unsigned flags = 0;
@@ -506,7 +543,8 @@ static unsigned reply_flags(fs_state *fs, const fs_handle *h, int id)
 }
 
 /* Steps 2 to 5 for a file that was found. */
-static int prepare_open(fuse_req_t req, fs_open *o, int flags, struct statx *stx, const char *path, bool is_view)
+static int prepare_open(fuse_req_t req, fs_open *o, int flags, struct statx *stx, const char *path, bool stated,
+                        bool is_view)
 {
     fs_state *fs = fs_of(req);
     int err = 0;
@@ -516,7 +554,7 @@ static int prepare_open(fuse_req_t req, fs_open *o, int flags, struct statx *stx
     if (wants_write(flags) && !trunc)
         err = begin_writing(fs, o, path);
     if (!err && trunc)
-        err = empty_file(req, o, path, flags, stx, is_view);
+        err = empty_file(req, o, path, flags, stx, stated, is_view);
     return err;
 }
 
@@ -565,7 +603,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             }
         }
         if (!err)
-            err = prepare_open(req, o, fi->flags, &stx, path, is_view);
+            err = prepare_open(req, o, fi->flags, &stx, path, stated, is_view);
         bool lagging = !err && o->no_room && o->writers == 0 && path;
         bool pending = !err && o->node->session && !(fi->flags & O_TRUNC);
         if (lagging || pending) {
@@ -590,6 +628,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             o->passthrough += h->passthrough;
             h->direct_io = !id && wants_direct_io(fs, o, h);
             h->keep_pages = !id && !h->writer && !h->direct_io && may_keep_pages(n, &stx, pending);
+            if (!(fi->flags & O_TRUNC))
+                tell_if_outdated(fs, n, &stx);
             if (!id && wants_write(fi->flags) && o->wfd < 0)
                 o->wfd = sys_reopen(o->rfd, O_RDWR);
         }
@@ -599,10 +639,13 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (err) {
         if (o)
             open_release(fs, o);
+        if (err != -ESTALE)
+            node_open_done(fs, fuse_req_ctx(req)->pid);
         fuse_reply_err(req, -err);
         return;
     }
     fi->fh = (uint64_t)(uintptr_t)h;
+    node_open_done(fs, fuse_req_ctx(req)->pid);
     if (wire_reply_open(req, fi, reply_flags(fs, h, id), id) != 0)
         remove_handle(fs, h);
 }
@@ -657,10 +700,12 @@ void op_create(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mo
     }
     fs_creds c = creds_become(req);
     int fd = sys_openat(dir_fd_number(dir), name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
-    creds_restore(c);
-    bool existed = fd == -EEXIST && !(fi->flags & O_EXCL);
-    if (existed) /* made behind the mount a moment ago */
+    bool existed = fd == -EEXIST && !(fi->flags & O_EXCL); /* made behind the mount a moment ago */
+    if (existed && node_may_begin_again(fs, fuse_req_ctx(req)->pid))
+        fd = -ESTALE; /* the kernel finds it now, and opens it as one that was there */
+    else if (existed)
         fd = sys_openat(dir_fd_number(dir), name, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0);
+    creds_restore(c);
     struct statx stx;
     err = fd < 0 ? fd : store_statx(fs, fd, "", &stx);
     if (!err && existed && fi->flags & O_TRUNC)
@@ -679,6 +724,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mo
     }
     struct fuse_entry_param e;
     fill_entry(fs, &e, n, &stx);
+    node_open_done(fs, fuse_req_ctx(req)->pid);
     fi->fh = (uint64_t)(uintptr_t)h;
     if (wire_reply_create(req, &e, fi, reply_flags(fs, h, id), id) != 0) {
         remove_handle(fs, h);

@@ -516,8 +516,8 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     fuse_reply_err(req, -err);
 }
 
-/* A rename as the sidecars see it: the state of what is moved follows it into another directory, that of what is covered
- * goes (PROTOCOLS P26). */
+/* A rename as the sidecars see it: the state of what is moved follows it, that of what is covered goes (PROTOCOLS P26).
+ * Where two names of a directory are exchanged the states stay, and are found by the inodes. */
 typedef struct moving { leaving covered; char *from, *to; int fd; } moving;
 
 static int move_begin(fs_state *fs, fs_node *parent, int dir, const char *name, fs_node *to, int to_dir,
@@ -527,7 +527,8 @@ static int move_begin(fs_state *fs, fs_node *parent, int dir, const char *name, 
     struct stat st;
     if (!(flags & (1 /* RENAME_NOREPLACE */ | 2)))
         out->covered = leave_begin(fs, to, to_dir, new_name);
-    if (parent == to || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
+    if ((parent == to && (flags & 2 || strcmp(name, new_name) == 0)) ||
+        fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
         return 0;
     struct stat other;
     bool beyond = flags & 2 && fstatat(to_dir, new_name, &other, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(other.st_mode) &&

@@ -118,11 +118,7 @@ static verdict look(fs_state *fs, fs_node *dir, const char *name, fs_node *child
         return OTHER_FILE;
     if (open || !(mask & IN_CLOSE_WRITE))
         return STILL_TRUE; /* a name that came leads where the kernel knows it to lead: we made it ourselves */
-    pthread_mutex_lock(&fs->nodes->lock);
-    bool same = child->shown_size == stx.stx_size &&
-                child->shown_mtime_ns == stx.stx_mtime.tv_sec * 1000000000ll + stx.stx_mtime.tv_nsec;
-    pthread_mutex_unlock(&fs->nodes->lock);
-    return same ? STILL_TRUE : OTHER_ATTRIBUTES;
+    return node_shows(fs, child, &stx) ? STILL_TRUE : OTHER_ATTRIBUTES;
 }
 
 static void handle_event(fs_state *fs, const struct inotify_event *e)

@@ -377,11 +377,22 @@ const char *npk_batch_id(const npk_batch *b)
     return b->id;
 }
 
+/* The name may be another batch's by now: this one was committed or aborted through another handle. */
+static bool has_its_name(const npk_batch *b)
+{
+    struct stat mine, named;
+    int fd = npk__batch_folder(b->store->root_fd, b->id);
+    bool same = fd >= 0 && npk__fstat(fd, &named) == 0 && npk__fstat(b->folder_fd, &mine) == 0 &&
+                mine.st_ino == named.st_ino && mine.st_dev == named.st_dev;
+    npk__close(&fd);
+    return same;
+}
+
 void npk_batch_close(npk_batch **batch)
 {
     if (!batch || !*batch)
         return;
-    if ((*batch)->opener && !(*batch)->decided)
+    if ((*batch)->opener && !(*batch)->decided && has_its_name(*batch))
         npk__batch_folder_remove((*batch)->store->root_fd, (*batch)->id);
     free_batch(*batch);
     *batch = NULL;

@@ -168,6 +168,13 @@ static int rule_links(const struct subject *x, const npk_states *s)
                         x->path, x->stamp.links);
 }
 
+/* An array of the directory was renamed, and this one has got the name that its state is under. */
+static bool is_anothers(const struct subject *x, const npk_states *s)
+{
+    char owner[256];
+    return npk__marks_owner(x->dir_fd, s, owner) && strcmp(owner, x->leaf) != 0;
+}
+
 static int check_state(struct subject *x)
 {
     npk_states s = {.count = 0};
@@ -179,7 +186,7 @@ static int check_state(struct subject *x)
     if (there < 0)
         err = there == -ESTALE ? 0 : rule_unreadable(x, "D1", npk_error());
     else if (there == 0)
-        err = telling && !s.state[0].strict ? rule_replaced(x) : 0;
+        err = telling && !s.state[0].strict && !is_anothers(x, &s) ? rule_replaced(x) : 0;
     else if (how == NPK_ID_DOUBT && telling)
         err = rule_doubt(x);
     else

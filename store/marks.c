@@ -3,6 +3,7 @@
 
 #include "marks.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,7 +15,9 @@
 #include "fail.h"
 #include "identity.h"
 #include "io.h"
+#include "lock.h"
 #include "path.h"
+#include "walk.h"
 
 /* ---- states ---------------------------------------------------------------------------------------------------- */
 
@@ -202,16 +205,76 @@ int npk__marks_shrink(npk_marks *m, uint64_t rows)
 
 /* ---- the state's place ----------------------------------------------------------------------------------------- */
 
+struct owner {
+    int dir_fd;
+    const npk_states *s;
+    char leaf[256];
+};
+
+static int is_owner(void *ctx, const char *name, unsigned char type)
+{
+    struct owner *o = ctx;
+    struct stat st;
+    if (type == DT_DIR || npk__fstatat(o->dir_fd, name, &st) != 0 || !S_ISREG(st.st_mode))
+        return 0;
+    for (unsigned i = 0; i < o->s->count; i++) {
+        const npk_state *s = &o->s->state[i];
+        npk_file_id id = {0};
+        if (s->id.inode != st.st_ino || s->strict)
+            continue;
+        int fd = npk__openat(o->dir_fd, name, O_PATH | O_NOFOLLOW, 0);
+        bool same = fd >= 0 && npk__file_id(fd, &id) == 0 && id.inode == s->id.inode && id.birth_ns == s->id.birth_ns;
+        npk__close(&fd);
+        if (same) {
+            snprintf(o->leaf, sizeof(o->leaf), "%s", name);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+bool npk__marks_owner(int dir_fd, const npk_states *s, char leaf[256])
+{
+    struct owner o = {.dir_fd = dir_fd, .s = s};
+    bool found = npk__each_name(dir_fd, is_owner, &o) > 0;
+    if (found)
+        memcpy(leaf, o.leaf, sizeof(o.leaf));
+    return found;
+}
+
+/* The state under the array's name is that of one that somebody renamed: it makes way, and stays that one's. Both locks
+ * are needed; the second one is not waited for, since whoever has it may wait for ours. */
+static int make_way(npk_marks *m, const char *stem, const char *owner)
+{
+    npk_states s = {.count = 0};
+    npk_lock lock = NPK_LOCK_NONE;
+    int err = npk__lock_array(m->dir_fd, owner, NPK_LOCK_EXCLUSIVE | NPK_LOCK_TRY, &lock);
+    if (err == -EAGAIN)
+        return npk__fail(-EBUSY, "\"%s\": what is known under its name belongs to \"%s\", which is being changed; try again",
+                         m->leaf, owner);
+    int there = err ? err : npk__state_load(m->dir_fd, stem, &s);
+    if (there > 0)
+        there = npk__state_make_way(m->dir_fd, stem, &s);
+    npk__states_clear(&s);
+    npk__unlock(&lock);
+    return there;
+}
+
 /* A state under the array's name that is another array's. One that says nothing just goes. */
 static int give_way(npk_marks *m)
 {
     npk_states s = {.count = 0};
-    char stem[NPK__STEM_BYTES];
+    char stem[NPK__STEM_BYTES], owner[256];
     npk__state_stem(m->leaf, stem);
     int there = npk__state_load(m->dir_fd, stem, &s);
-    if (there > 0)
-        there = npk__states_vacuous(&s) || s.state[0].strict ? npk__state_remove(m->dir_fd, stem, &s)
-                                                             : npk__state_set_aside(m->dir_fd, stem, &s, NULL);
+    if (there > 0) {
+        if (npk__states_vacuous(&s) || s.state[0].strict)
+            there = npk__state_remove(m->dir_fd, stem, &s);
+        else if (npk__marks_owner(m->dir_fd, &s, owner) && strcmp(owner, m->leaf) != 0)
+            there = make_way(m, stem, owner);
+        else
+            there = npk__state_set_aside(m->dir_fd, stem, &s, NULL);
+    }
     npk__states_clear(&s);
     return there < 0 ? there : 0;
 }
@@ -525,6 +588,28 @@ int npk__marks_leave(int dir_fd, const char *leaf, int fd)
     return there;
 }
 
+/* The data file that the stamp is of has no name any more: what is known of it goes. A file that takes its name may have
+ * its state here already. */
+static void end_state(int dir_fd, const char *leaf, const char *stem, npk_states *s, const npk_stamp *stamp)
+{
+    unsigned at = s->count == 2 && s->state[1].id.inode == stamp->id.inode;
+    if (s->count < 2 || s->state[1 - at].id.inode == stamp->id.inode) {
+        (void)npk__state_remove(dir_fd, stem, s);
+        return;
+    }
+    npk_state gone = s->state[at];
+    s->state[0] = s->state[1 - at];
+    s->state[1] = (npk_state){0};
+    s->count = 1;
+    snprintf(s->leaf, sizeof(s->leaf), "%s", leaf);
+    if (npk__state_save(dir_fd, s, true) == 0) {
+        npk__state_unlink_inode(dir_fd, gone.id.inode, stem);
+        if (gone.epoch && gone.epoch != s->state[0].epoch)
+            unlink_log(dir_fd, stem, gone.epoch);
+    }
+    npk__state_clear(&gone);
+}
+
 void npk__marks_ended(int dir_fd, const char *leaf, const npk_stamp *stamp)
 {
     npk_states s;
@@ -532,8 +617,26 @@ void npk__marks_ended(int dir_fd, const char *leaf, const npk_stamp *stamp)
     npk__known_forget(stamp);
     if (bound_state(dir_fd, leaf, stamp, &s, stem) <= 0)
         return;
-    (void)npk__state_remove(dir_fd, stem, &s);
+    end_state(dir_fd, leaf, stem, &s, stamp);
     npk__states_clear(&s);
+}
+
+/* The file that has the name until it is taken keeps its state, if it has one: the first of two. */
+static int put_second(int to_dir, const char *stem, npk_states *s)
+{
+    npk_states old = {.count = 0};
+    struct stat st;
+    int there = npk__state_load(to_dir, stem, &old);
+    if (there > 0 && npk__fstatat(to_dir, s->leaf, &st) == 0)
+        for (unsigned i = 0; i < old.count && s->count == 1; i++)
+            if (old.state[i].id.inode == st.st_ino && st.st_ino != s->state[0].id.inode) {
+                s->state[1] = s->state[0];
+                s->state[0] = old.state[i];
+                old.state[i] = (npk_state){0};
+                s->count = 2;
+            }
+    npk__states_clear(&old);
+    return there < 0 && there != -EUCLEAN ? there : 0;
 }
 
 static int copy_states(npk_marks *m, int to_dir, const char *to_leaf)
@@ -543,6 +646,9 @@ static int copy_states(npk_marks *m, int to_dir, const char *to_leaf)
     int err = npk__marks_states(m, &s), side = -1;
     snprintf(s.leaf, sizeof(s.leaf), "%s", to_leaf);
     npk__state_stem(to_leaf, stem);
+    /* As the file is now: what told that it is still the array may not be known in the other directory. */
+    if (!err && (err = npk__identity_bind(m->fd, m->info, &m->stamp, &s.state[0])) != 0)
+        npk__fail_errno(err, m->leaf);
     if (!err && m->known.epoch) {
         s.state[0].epoch = m->known.generation;
         npk__dellog_name(stem, s.state[0].epoch, name);
@@ -551,6 +657,8 @@ static int copy_states(npk_marks *m, int to_dir, const char *to_leaf)
                        : npk__dellog_create(side, name, s.state[0].epoch, m->info->header.row_bytes, m->known.live,
                                             m->info->physical_rows, NULL);
     }
+    if (!err)
+        err = put_second(to_dir, stem, &s);
     if (!err)
         err = npk__state_save(to_dir, &s, true);
     npk__close(&side);
@@ -592,7 +700,7 @@ void npk__marks_drop_at(int dir_fd, const char *leaf, const npk_stamp *stamp)
     for (unsigned i = 0; there > 0 && i < s.count; i++)
         ours |= s.state[i].id.inode == stamp->id.inode && s.state[i].id.birth_ns == stamp->id.birth_ns;
     if (ours)
-        (void)npk__state_remove(dir_fd, stem, &s);
+        end_state(dir_fd, leaf, stem, &s, stamp);
     npk__states_clear(&s);
 }
 

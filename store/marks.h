@@ -55,6 +55,10 @@ typedef struct npk_marks_swap {
 int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *out);
 int npk__marks_swap_end(npk_marks *m, npk_marks_swap *swap);
 
+/* Has an array that is bound by one of these states another name in the directory than the file of the state? Looks through
+ * the whole directory. */
+bool npk__marks_owner(int dir_fd, const npk_states *s, char leaf[256]);
+
 /* Before the data file loses its name for good (a new file takes it, or it is removed): from now on the state speaks of
  * this inode alone, so that no later file of the name is taken for it. 1: there is a state, to be ended after. */
 int npk__marks_leave(int dir_fd, const char *leaf, int fd);

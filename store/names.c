@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,12 +226,31 @@ static int keep_name(npk_target *t, const char *range_name, uint64_t meant, uint
     return there ? 0 : save_name(t, range_name, landed, landed + count, false);
 }
 
+static int is_named(void *ctx, const char *range_name, uint64_t start, uint64_t stop)
+{
+    (void)start;
+    (void)stop;
+    return strcmp(range_name, ctx) == 0;
+}
+
+/* Before anything is done for the append, such as setting a part of a row aside. */
+static int refuse_name_there(npk_store *s, const char *name, const char *range_name)
+{
+    char copy[NPK__NAME_BYTES + 1];
+    snprintf(copy, sizeof(copy), "%s", range_name);
+    int there = npk_names(s, name, is_named, copy);
+    return there > 0 ? npk__fail(-EEXIST, "\"%s\": \"%s\" names other rows already; choose another name", name, range_name)
+                     : there;
+}
+
 /* The append's mark comes first: whoever finds it removes the name again unless the rows are there. */
 npk_err npk_append_named(npk_store *s, const char *name, const char *range_name, const void *rows, uint64_t count,
                          uint64_t *first)
 {
     npk_target t = NPK_TARGET_NONE;
     int err = check_name(name, range_name);
+    if (!err)
+        err = refuse_name_there(s, name, range_name);
     if (err)
         return err;
     err = npk__target_lock(s, name, &t);

@@ -247,6 +247,23 @@ static int check_reshape(const npk_target *t)
     return 0;
 }
 
+static int count_name(void *ctx, const char *range_name, uint64_t start, uint64_t stop)
+{
+    (void)range_name;
+    (void)start;
+    (void)stop;
+    ++*(size_t *)ctx;
+    return 0;
+}
+
+static int names_in_the_way(const char *name, size_t names)
+{
+    return npk__fail(-ENOTSUP,
+                     "\"%s\": %zu ranges of its rows have names, which another shape has no place for; remove the names "
+                     "first",
+                     name, names);
+}
+
 /* Named ranges are of rows, and rows are others in another shape. */
 static int refuse_names(npk_target *t)
 {
@@ -256,11 +273,7 @@ static int refuse_names(npk_target *t)
         return err;
     size_t names = s.state[0].name_count;
     npk__states_clear(&s);
-    return names ? npk__fail(-ENOTSUP,
-                             "\"%s\": %zu ranges of its rows have names, which another shape has no place for; remove "
-                             "the names first",
-                             t->name, names)
-                 : 0;
+    return names ? names_in_the_way(t->name, names) : 0;
 }
 
 static int reshape(npk_target *t, const int64_t *shape, uint32_t ndim)
@@ -315,10 +328,14 @@ npk_err npk_reshape(npk_store *s, const char *name, const int64_t *shape, uint32
         err = npk_stat(s, name, &info);
     if (err)
         return err;
+    size_t names = 0;
     bool by_rows = !info.reason && only_rows_differ(&info.header, shape, ndim, &rows);
     npk_info_clear(&info);
     if (by_rows)
         return (uint64_t)rows < info.rows ? npk_truncate(s, name, (uint64_t)rows) : npk_extend(s, name, (uint64_t)rows);
+    /* Before a part of a row is set aside for nothing; what is no row array has none. */
+    if (npk_names(s, name, count_name, &names) == 0 && names)
+        return names_in_the_way(name, names);
     npk_target t;
     err = npk__target_lock(s, name, &t);
     if (!err)

@@ -417,19 +417,25 @@ int npk__sidecar_sync(int dir_fd)
     return err;
 }
 
-/* The link is a help, never the truth: where links cannot be made, or one is lost, an array that somebody else renamed
- * is shown whole until it gets its name back. */
+/* Links by which the file is found when its array has another name. Each is replaced in one step, so that no moment is
+ * without it. The link is a help, never the truth: where links cannot be made, or one is lost, an array that somebody else
+ * renamed is shown whole until it gets its name back. */
 static void link_inodes(int side, const npk_states *s, const char *file)
 {
     for (unsigned i = 0; i < s->count; i++) {
-        char link[32], target[256];
+        char link[32], made[40], target[256];
         inode_link(s->state[i].id.inode, link);
         ssize_t n = npk__readlinkat(side, link, target, sizeof(target));
         if (n == (ssize_t)strlen(file) && memcmp(target, file, (size_t)n) == 0)
             continue;
-        if (n >= 0)
-            (void)npk__unlinkat(side, link, 0);
-        (void)npk__symlinkat(file, side, link);
+        if (n == -ENOENT) {
+            (void)npk__symlinkat(file, side, link);
+            continue;
+        }
+        snprintf(made, sizeof(made), "%s.new", link);
+        (void)npk__unlinkat(side, made, 0);
+        if (npk__symlinkat(file, side, made) == 0 && npk__renameat2(side, made, side, link, 0) != 0)
+            (void)npk__unlinkat(side, made, 0);
     }
 }
 
@@ -468,8 +474,9 @@ int npk__state_save(int dir_fd, const npk_states *s, bool sync_dir)
         free(text);
         return side;
     }
-    link_inodes(side, s, file); /* before: a link that leads nowhere harms nobody */
     err = write_file(side, file, text);
+    if (!err) /* not before: whoever is found by a link alone must not lose what is known of it meanwhile */
+        link_inodes(side, s, file);
     if (!err && sync_dir)
         err = npk__fsync(side);
     npk__close(&side);
@@ -503,6 +510,43 @@ int npk__state_remove(int dir_fd, const char *stem, const npk_states *s)
     }
     npk__close(&side);
     return err && err != -ENOENT ? npk__fail_errno(err, stem) : 0;
+}
+
+/* Give a file of the folder a second name. */
+static int second_name(int side, const char *from, const char *to)
+{
+    int err = npk__linkat(side, from, side, to, 0);
+    if (err == -EEXIST) { /* of an earlier try */
+        (void)npk__unlinkat(side, to, 0);
+        err = npk__linkat(side, from, side, to, 0);
+    }
+    return err;
+}
+
+int npk__state_make_way(int dir_fd, const char *stem, const npk_states *s)
+{
+    char moved[NPK__STEM_BYTES], from[256], to[256];
+    int err = 0, side = npk__sidecar_open(dir_fd, false);
+    if (side < 0)
+        return side;
+    snprintf(moved, sizeof(moved), "moved.%" PRIu64, s->state[s->count - 1].id.inode);
+    for (unsigned i = 0; i < s->count && !err; i++) {
+        npk__dellog_name(stem, s->state[i].epoch, from);
+        npk__dellog_name(moved, s->state[i].epoch, to);
+        err = s->state[i].epoch ? second_name(side, from, to) : 0;
+    }
+    npk__state_file(stem, from);
+    npk__state_file(moved, to);
+    if (!err)
+        err = second_name(side, from, to);
+    if (!err) {
+        link_inodes(side, s, to);
+        err = npk__fsync(side);
+    }
+    npk__close(&side);
+    if (err)
+        return npk__fail_errno(err, stem);
+    return npk__state_remove(dir_fd, stem, s); /* the links lead elsewhere and stay */
 }
 
 static int rename_aside(int side, const char *file, char out[256])

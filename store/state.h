@@ -86,6 +86,9 @@ int npk__state_stem_of(int dir_fd, uint64_t inode, char stem[NPK__STEM_BYTES]);
 int npk__state_save(int dir_fd, const npk_states *s, bool sync_dir);
 /* Remove the file, its log(s) and links. */
 int npk__state_remove(int dir_fd, const char *stem, const npk_states *s);
+/* The file is that of an array that was renamed by somebody else, and another one needs the place: from now on it is
+ * `moved.<inode>`, and found by the inode's link. With the lock of its array, too. */
+int npk__state_make_way(int dir_fd, const char *stem, const npk_states *s);
 /* Rename the file and its logs to `aside.*`, remove the links. out (may be NULL) receives the new name of the file. */
 int npk__state_set_aside(int dir_fd, const char *stem, const npk_states *s, char out[256]);
 /* Remove the link of an inode that is bound no longer, if it leads to this stem's file. */

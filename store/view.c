@@ -372,7 +372,7 @@ static uint64_t physical_size(const npk_view *v, uint64_t shown)
 {
     if (shown >= shown_end(v))
         return v->shown.data_offset + v->rows * v->shown.row_bytes + (shown - shown_end(v));
-    if (shown <= v->shown.data_offset)
+    if (shown < v->shown.data_offset)
         return shown;
     uint64_t row = (shown - v->shown.data_offset) / v->shown.row_bytes,
              part = (shown - v->shown.data_offset) % v->shown.row_bytes;

@@ -62,6 +62,20 @@ def every_way_to_append(m):
 
 
 @test
+def an_open_sees_what_others_wrote(m):
+    """The kernel has the old size of a file that was opened a moment ago; nobody's read or mapping is cut by it."""
+    save(m, "x.npy", ROWS)
+    for rows in range(10, 60):
+        expect(np.load(m.path("x.npy")).shape, (rows - 1, 4))
+        with open(m.below("x.npy"), "r+b") as f:
+            np.save(f, np.zeros((rows, 4), "f4"))
+        with open(m.path("x.npy"), "rb") as f:
+            expect(len(f.read()), 128 + 16 * rows)
+            expect(os.fstat(f.fileno()).st_size, 128 + 16 * rows)
+        expect(np.load(m.path("x.npy"), mmap_mode="r" if rows % 2 else None).shape, (rows, 4))
+
+
+@test
 def part_row_is_kept_and_completed(m):
     save(m, "x.npy", ROWS)
     append(m, "x.npy", b"12345")

@@ -101,6 +101,42 @@ def abort_leaves_nothing(m):
 
 
 @test
+def appends_to_what_was_saved_in_it(m):
+    b = begin(m, "both")
+    save(os.path.join(b, "x.npy"), ROWS)
+    append(os.path.join(b, "x.npy"), ROWS[:2].tobytes())
+    x = np.load(os.path.join(b, "x.npy"), mmap_mode="r+")
+    x[0] = 7
+    x.flush()
+    del x
+    want = np.concatenate([ROWS, ROWS[:2]])
+    want[0] = 7
+    expect((load(b, "x.npy") == want).all(), True, "inside")
+    done = subprocess.run([NPK, "batch", "commit", m.store, "both"], capture_output=True, text=True)
+    expect((done.returncode, done.stderr), (0, ""), "committed by another program")
+    expect((load(m.mnt, "x.npy") == want).all(), True, "committed")
+
+
+@test
+def a_name_that_was_used_before(m):
+    """A batch that ended elsewhere has nothing to do with the next one of its name."""
+    for end_it in ("commit", "abort"):
+        begin(m, "one")
+        for words in ((end_it,), ("begin",)):
+            done = subprocess.run([NPK, "batch", *words, m.store, "one"], capture_output=True, text=True)
+            expect((done.returncode, done.stderr), (0, ""), " ".join(words))
+        row = os.path.join(m.own, "x.npy")
+        np.save(row, ROWS)
+        name = end_it + ".npy"
+        done = subprocess.run([NPK, "create", m.below(name), "--from", row, "--batch", "one"], capture_output=True, text=True)
+        expect((done.returncode, done.stderr), (0, ""))
+        b = m.path(".npk", "batch", "one")
+        expect((load(b, name) == ROWS).all(), True, "inside")
+        end(b, "commit")
+        expect((load(m.mnt, name) == ROWS).all(), True, "committed")
+
+
+@test
 def rows_through_a_mapping(m):
     np.save(m.path("x.npy"), np.zeros((1000, 50), "f8"))
     b = begin(m, "map")

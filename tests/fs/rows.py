@@ -117,6 +117,115 @@ def programs_keep_what_they_had(m):
     same(m, "x.npy", TENTH[100:])
 
 
+def quiet_check(m):
+    """npk check finds nothing but notes."""
+    expect([line for line in npk("check", m.store).splitlines() if not line.startswith("note")], [])
+
+
+def lose_a_row(m, name):
+    np.save(m.below(name), ROWS[:30])
+    npk("drop", m.below(name), "0")
+
+
+@test
+def a_new_array_has_nothing_of_who_had_its_name(m):
+    """Deleted rows belong to the file: whoever takes its old name changes nothing of them."""
+    for who, rename in (("mount", lambda a, b: os.rename(m.path(a), m.path(b))),
+                        ("outside", lambda a, b: os.rename(m.below(a), m.below(b)))):
+        lose_a_row(m, "a.npy")
+        rename("a.npy", "b.npy")
+        np.save(m.below("a.npy"), ROWS[:9])
+        same(m, "a.npy", ROWS[:9], "of the new array, " + who)
+        same(m, "b.npy", ROWS[1:30], "of the renamed one, " + who)
+        quiet_check(m)
+        npk("drop", m.below("a.npy"), "0:2")
+        same(m, "a.npy", ROWS[2:9], "after a drop, " + who)
+        same(m, "b.npy", ROWS[1:30], "of the renamed one after a drop from the other, " + who)
+        npk("drop", m.below("b.npy"), "0")
+        same(m, "b.npy", ROWS[2:30], who)
+        npk("restore", m.below("b.npy"))
+        npk("restore", m.below("b.npy"), "all")
+        same(m, "b.npy", ROWS[:30], "after restore, " + who)
+        same(m, "a.npy", ROWS[2:9], "of the other, " + who)
+        quiet_check(m)
+        npk("reset", m.store, "--yes")
+
+
+@test
+def arrays_that_change_names_keep_their_rows(m):
+    lose_a_row(m, "a.npy")
+    np.save(m.below("b.npy"), ROWS[100:120])
+    npk("drop", m.below("b.npy"), "1:3")
+    kept = np.delete(ROWS[100:120], [1, 2], axis=0)
+    for a, b in (("a.npy", "t.npy"), ("b.npy", "a.npy"), ("t.npy", "b.npy")):
+        os.rename(m.below(a), m.below(b))
+    same(m, "a.npy", kept)
+    same(m, "b.npy", ROWS[1:30])
+    npk("drop", m.below("a.npy"), "-1")
+    same(m, "a.npy", kept[:-1])
+    same(m, "b.npy", ROWS[1:30])
+    npk("drop", m.below("b.npy"), "-1")
+    same(m, "a.npy", kept[:-1])
+    same(m, "b.npy", ROWS[1:29])
+    quiet_check(m)
+
+
+@test
+def a_rename_over_a_view(m):
+    lose_a_row(m, "a.npy")
+    os.mkdir(m.path("g"))
+    for to in ("b.npy", "g/b.npy"):
+        np.save(m.below(to), ROWS[100:130])
+        npk("drop", m.below(to), "3")
+        npk("names", m.below(to), "old=0:3")
+        os.rename(m.path("a.npy"), m.path(to))
+        same(m, to, ROWS[1:30], "after " + to)
+        expect(npk("names", m.below(to)), "")
+        quiet_check(m)
+        m.remount()
+        same(m, to, ROWS[1:30], "mounted again, after " + to)
+        expect([n for n in os.listdir(os.path.join(os.path.dirname(m.below(to)), ".npkfs")) if n.endswith(".del")],
+               [n for n in os.listdir(os.path.join(os.path.dirname(m.below(to)), ".npkfs")) if n.startswith("b.npy.")
+                and n.endswith(".del")], "no log of the old one is left")
+        os.rename(m.path(to), m.path("a.npy"))
+        same(m, "a.npy", ROWS[1:30])
+    quiet_check(m)
+
+
+@test
+def a_rename_into_another_directory_after_every_row_was_replaced(m):
+    np.save(m.path("a.npy"), ROWS[:30])
+    npk("names", m.path("a.npy"), "first=0:3")
+    npk("replace", m.path("a.npy"), ":", npy_of(m, ROWS[500:530]))
+    os.mkdir(m.path("g"))
+    os.rename(m.path("a.npy"), m.path("g", "a.npy"))
+    same(m, "g/a.npy", ROWS[500:530])
+    expect(npk("names", m.path("g", "a.npy")), "first\t0\t3\n")
+    quiet_check(m)
+
+
+@test
+def a_save_over_named_rows(m):
+    for reader in (False, True):
+        np.save(m.path("a.npy"), ROWS[:30])
+        npk("names", m.path("a.npy"), "first=0:3")
+        mapped = np.load(m.path("a.npy"), mmap_mode="r") if reader else None
+        np.save(m.path("a.npy"), ROWS[100:130])
+        same(m, "a.npy", ROWS[100:130])
+        expect(npk("names", m.path("a.npy")), "")
+        expect(mapped is None or (mapped == ROWS[:30]).all(), True)
+        quiet_check(m)
+
+
+@test
+def a_truncation_to_no_row_keeps_what_is_deleted_before(m):
+    lose_a_row(m, "a.npy")
+    os.truncate(m.path("a.npy"), 128)
+    expect(np.load(m.path("a.npy")).shape, (0, 4))
+    npk("restore", m.path("a.npy"), "all")
+    same(m, "a.npy", ROWS[:1])
+
+
 @test
 def writes_reach_their_rows(m):
     view(m)
