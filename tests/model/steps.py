@@ -171,7 +171,10 @@ def copy(run, rng, by, name):
     if a is None or a.tail or to == name:
         return
     os.makedirs(os.path.dirname(w.place(by, to)), exist_ok=True)
-    done = subprocess.run(["cp", w.place(by, name), w.place(by, to)], capture_output=True, text=True)
+    for _ in range(10):
+        done = subprocess.run(["cp", w.place(by, name), w.place(by, to)], capture_output=True, text=True)
+        if "replaced while being copied" not in done.stderr:
+            break  # a new file took the name behind the mount a moment ago, and cp has looked before it has opened
     if done.returncode:
         raise AssertionError("cp: " + done.stderr)
     put(run, to, a.shown)
