@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 #include "fail.h"
 #include "io.h"
+#include "walk.h"
 
 #define BUFFER (size_t)(256u << 10)
 
@@ -202,13 +205,52 @@ int npk__pack_out_finish(npk__pack_out *o)
 
 /* ---- a new file -------------------------------------------------------------------------------------------------- */
 
-static int make_named(npk__newfile *f)
+#define TMP_PREFIX ".npkg.tmp."
+
+static int random_name(char out[64])
 {
     uint64_t random = 0;
     if (getrandom(&random, sizeof(random), 0) != sizeof(random))
         return -EIO;
-    snprintf(f->tmp, sizeof(f->tmp), ".npkg.tmp.%016llx", (unsigned long long)random);
-    return npk__openat(f->dir_fd, f->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+    snprintf(out, 64, TMP_PREFIX "%016llx", (unsigned long long)random);
+    return 0;
+}
+
+/* A file that was to become a package, and that nobody has locked: its maker is dead. */
+static int sweep_entry(void *ctx, const char *name, unsigned char type)
+{
+    int dir_fd = *(const int *)ctx;
+    (void)type;
+    if (strncmp(name, TMP_PREFIX, strlen(TMP_PREFIX)) != 0)
+        return 0;
+    int fd = npk__openat(dir_fd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        (void)npk__unlinkat(dir_fd, name, 0);
+    npk__close(&fd);
+    return 0;
+}
+
+/* Ours until it is closed, and not one that somebody else has just swept away. */
+static int hold(int fd)
+{
+    struct stat st;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+        return -EAGAIN;
+    return npk__fstat(fd, &st) == 0 && st.st_nlink > 0 ? 0 : -EAGAIN;
+}
+
+static int make_named(npk__newfile *f)
+{
+    int fd = -EAGAIN;
+    for (unsigned tries = 0; fd == -EAGAIN && tries < 100; tries++) {
+        int err = random_name(f->tmp);
+        fd = err ? err : npk__openat(f->dir_fd, f->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+        if (fd >= 0 && hold(fd) != 0) {
+            npk__close(&fd);
+            fd = -EAGAIN;
+        }
+    }
+    return fd;
 }
 
 int npk__newfile_open(const char *path, bool replace, npk__newfile *out)
@@ -231,8 +273,11 @@ int npk__newfile_open(const char *path, bool replace, npk__newfile *out)
     else if (!err && there == 0 && !replace)
         err = npk__fail(-EEXIST, "\"%s\": exists; remove it, choose another name or ask for it to be replaced", path);
     if (!err) {
+        (void)npk__each_name(out->dir_fd, sweep_entry, &out->dir_fd);
         /* Without a name nothing is left of it, however the process ends. */
         out->fd = npk__openat(out->dir_fd, ".", O_TMPFILE | O_RDWR, 0666);
+        if (out->fd >= 0)
+            (void)flock(out->fd, LOCK_EX | LOCK_NB); /* it may get a name for the moment before a rename */
         if (out->fd == -EOPNOTSUPP || out->fd == -EISDIR || out->fd == -EINVAL || out->fd == -ENOENT)
             out->fd = make_named(out);
         err = out->fd < 0 ? npk__fail_errno(out->fd, path) : 0;
@@ -251,9 +296,7 @@ int npk__newfile_publish(npk__newfile *f, const char *path)
         err = npk__linkat(AT_FDCWD, link, f->dir_fd, f->leaf, AT_SYMLINK_FOLLOW);
     } else if (!err) {
         if (f->tmp[0] == '\0') {
-            uint64_t random = 0;
-            err = getrandom(&random, sizeof(random), 0) == sizeof(random) ? 0 : -EIO;
-            snprintf(name, sizeof(name), ".npkg.tmp.%016llx", (unsigned long long)random);
+            err = random_name(name);
             if (!err)
                 err = npk__linkat(AT_FDCWD, link, f->dir_fd, name, AT_SYMLINK_FOLLOW);
             if (!err)

@@ -25,8 +25,8 @@ int npk__store_writable(const npk_store *s, const char *name)
     if (!(s->flags & NPK_READ_ONLY))
         return 0;
     if (s->package)
-        return npk__fail(-EROFS, "\"%s\": \"%s\" is a package, which is never changed; unpack it to change it", name,
-                         s->label);
+        return npk__fail(-EROFS, "\"%s\": \"%s\" is a package, which is read-only; npk unpack it, or mount it with "
+                                 "npkfs -o upper=DIR, to change it", name, s->label);
     return npk__fail(-EROFS, "\"%s\": the store \"%s\" was opened read-only; open it for writing to change it", name,
                      s->label);
 }

@@ -46,6 +46,22 @@ static void apply_common(cli_args *args, const char *name)
     }
 }
 
+/* 0, or a status after a sentence: it was given before, and once is enough. */
+static int take_value(cli_args *args, int own, const char *value)
+{
+    const cli_option *option = &args->command->options[own];
+    size_t length = strlen(option->value);
+    bool several = length > 3 && strcmp(option->value + length - 3, "...") == 0;
+    if (args->values[own] != NULL && !several)
+        return cli_usage(NULL, "%s%s was given twice; once is accepted", cli_option_dashes(option->name), option->name);
+    args->values[own] = value;
+    if (several) {
+        args->repeated_of[args->repeated_count] = own;
+        args->repeated[args->repeated_count++] = value;
+    }
+    return 0;
+}
+
 /* One `--name`, `--name=value` or `--name value`; *i moves over a value that is a word of its own. */
 static int read_option(cli_args *args, int argc, char **argv, int *i)
 {
@@ -69,10 +85,7 @@ static int read_option(cli_args *args, int argc, char **argv, int *i)
     if (value == NULL)
         return cli_usage(argv[*i], "needs a value; --%.*s %s is accepted", (int)length, word,
                          args->command->options[own].value);
-    if (args->values[own] != NULL)
-        return cli_usage(NULL, "--%.*s was given twice; once is accepted", (int)length, word);
-    args->values[own] = value;
-    return 0;
+    return take_value(args, own, value);
 }
 
 /* `-k VALUE` or `-kVALUE`, for options whose name is a letter; *i moves over a value that is a word of its own. */
@@ -85,10 +98,7 @@ static int read_letter(cli_args *args, int argc, char **argv, int *i)
     const char *value = word[2] != '\0' ? word + 2 : *i + 1 < argc ? argv[++*i] : NULL;
     if (value == NULL)
         return cli_usage(word, "needs a value; -%c %s is accepted", word[1], args->command->options[own].value);
-    if (args->values[own] != NULL)
-        return cli_usage(NULL, "-%c was given twice; once is accepted", word[1]);
-    args->values[own] = value;
-    return 0;
+    return take_value(args, own, value);
 }
 
 /* Is it an option, in contrast to a word such as "x", "-", "-1" or "-5:"? */
@@ -101,7 +111,9 @@ int cli_args_read(const cli_command *command, int argc, char **argv, cli_args *o
 {
     *out = (cli_args){.command = command, .format = isatty(STDOUT_FILENO) ? CLI_TEXT : CLI_TSV};
     out->words = calloc((size_t)argc + 1, sizeof *out->words);
-    if (out->words == NULL)
+    out->repeated = calloc((size_t)argc + 1, sizeof *out->repeated);
+    out->repeated_of = calloc((size_t)argc + 1, sizeof *out->repeated_of);
+    if (out->words == NULL || out->repeated == NULL || out->repeated_of == NULL)
         return cli_fail(NULL, "%s", strerror(ENOMEM));
     bool options_end = false;
     for (int i = 0; i < argc; i++) {
@@ -131,7 +143,10 @@ int cli_args_read(const cli_command *command, int argc, char **argv, cli_args *o
 void cli_args_clear(cli_args *args)
 {
     free(args->words);
-    args->words = NULL;
+    free(args->repeated);
+    free(args->repeated_of);
+    args->words = args->repeated = NULL;
+    args->repeated_of = NULL;
 }
 
 const char *cli_args_value(const cli_args *args, const char *name)
@@ -139,6 +154,17 @@ const char *cli_args_value(const cli_args *args, const char *name)
     int i = find(args->command->options, name, strlen(name));
     assert(i >= 0);
     return args->values[i];
+}
+
+const char **cli_args_all(const cli_args *args, const char *name)
+{
+    int own = find(args->command->options, name, strlen(name));
+    const char **all = calloc(args->repeated_count + 1, sizeof *all);
+    assert(own >= 0);
+    for (size_t i = 0, n = 0; all != NULL && i < args->repeated_count; i++)
+        if (args->repeated_of[i] == own)
+            all[n++] = args->repeated[i];
+    return all;
 }
 
 bool cli_args_has(const cli_args *args, const char *name)

@@ -17,6 +17,8 @@ void cli_args_clear(cli_args *args);
 const char *cli_option_dashes(const char *name);
 /* The value of an option of the verb's own table: NULL when it was not given, "" for a switch. */
 const char *cli_args_value(const cli_args *args, const char *name);
+/* All values of an option that may be given several times, ended by NULL; free() the list. NULL without memory. */
+const char **cli_args_all(const cli_args *args, const char *name);
 bool cli_args_has(const cli_args *args, const char *name);
 /* A whole number from min to max; 0 or CLI_USAGE after a sentence. Untouched when the option was not given. */
 int cli_args_number(const cli_args *args, const char *name, unsigned long min, unsigned long max, unsigned long *out);

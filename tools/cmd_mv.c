@@ -15,6 +15,7 @@
 #include "args.h"
 #include "mounted.h"
 #include "output.h"
+#include "package.h"
 #include "say.h"
 #include "typed_path.h"
 
@@ -155,6 +156,11 @@ static int on_two_names(const cli_args *args, bool clone)
     int status = cli_target_open(args->words[0], CLI_TARGET_ARRAY | (clone ? 0 : CLI_TARGET_WRITE), &from);
     if (status != CLI_OK)
         return status;
+    if (cli_is_package(from.dir)) { /* a copy, since else it is refused by now */
+        cli_target_close(&from);
+        return cli_fail(args->words[0], "is in a package, and a clone is of an array in the same store; npk unpack, or npk get "
+                                        "--npy FILE, takes it out");
+    }
     ends e = {0};
     status = find_ends(args, &from, &e);
     if (status == CLI_OK && from.mounted && clone)

@@ -17,8 +17,8 @@
 const cli_option cli_pack_options[] = {
     {"level", "N", "of zstd, -7 to 19; without it, chosen for each array"},
     {"frame", "BYTES", "the most that a frame has, such as 64K or 1M (128K)"},
-    {"raw", "PATTERN", "keep these files as they are, so that they are read as fast as plain ones"},
-    {"exclude", "PATTERN", "leave these files and directories out"},
+    {"raw", "PATTERN...", "keep these files as they are, so that they are read as fast as plain ones; once for each"},
+    {"exclude", "PATTERN...", "leave these files and directories out; once for each"},
     {"force", NULL, "replace P if it exists"},
     {"threads", "N", "workers; without it, as many as there are cores"},
     {NULL, NULL, NULL},
@@ -115,9 +115,8 @@ static bool is_stream(const char *word)
     return strcmp(word, "-") == 0;
 }
 
-int cli_pack(const cli_args *args)
+static int pack(const cli_args *args, const char *const *raw, const char *const *exclude)
 {
-    const char *raw[2] = {cli_args_value(args, "raw"), NULL}, *exclude[2] = {cli_args_value(args, "exclude"), NULL};
     watch w = {.what = "pack"};
     npk_pack_options o = {
         .replace = cli_args_has(args, "force"), .raw = raw, .exclude = exclude, .progress = show_progress, .ctx = &w};
@@ -140,6 +139,15 @@ int cli_pack(const cli_args *args)
     if (err != 0)
         status = cli_fail_engine(to, err);
     cli_target_close(&t);
+    return status;
+}
+
+int cli_pack(const cli_args *args)
+{
+    const char **raw = cli_args_all(args, "raw"), **exclude = cli_args_all(args, "exclude");
+    int status = raw != NULL && exclude != NULL ? pack(args, raw, exclude) : cli_fail(NULL, "%s", strerror(ENOMEM));
+    free(raw);
+    free(exclude);
     return status;
 }
 

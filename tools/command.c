@@ -301,7 +301,7 @@ const cli_command cli_commands[] = {
     },
     {
         "pack",
-        "DIR P [--level N] [--frame BYTES] [--raw PATTERN] [--exclude PATTERN] [--force] [--threads N]",
+        "DIR P [--level N] [--frame BYTES] [--raw PATTERN...] [--exclude PATTERN...] [--force] [--threads N]",
         "make a package of a store: one compressed file with random access",
         "P is the new file, or - for standard output. It appears when it is complete.\n"
         "Deleted rows are left out; groups, plain files, modes, times and links come\n"

@@ -12,7 +12,7 @@
 /* `--name` or `--name VALUE`; `-n VALUE` where the name is a letter. A table of them ends with a NULL name. */
 typedef struct cli_option {
     const char *name;
-    const char *value; /* what its value is called; NULL: a switch */
+    const char *value; /* what its value is called; NULL: a switch; with "..." behind it: may be given several times */
     const char *help;
 } cli_option;
 
@@ -30,6 +30,9 @@ typedef struct cli_args {
     const char *values[CLI_MAX_OPTIONS]; /* as command->options; a switch that was given has "" */
     const char **words;                  /* what is no option */
     size_t word_count;
+    const char **repeated; /* values of options that may be given several times, in order */
+    int *repeated_of;      /* and which option each is of */
+    size_t repeated_count;
     cli_format format;
     bool format_given;
     bool header; /* TSV begins with a line of titles */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "package.h"
 #include "say.h"
 
 bool cli_is_npy_path(const char *path)
@@ -72,6 +73,20 @@ static int refuse_sidecar(const cli_target *t)
     return cli_fail(t->typed, "is in a folder of the engine's own (.npkfs, .npk); arrays beside it are accepted");
 }
 
+int cli_refuse_package(const char *path)
+{
+    int status = CLI_OK;
+    for (size_t n = strcspn(path + (*path == '/'), "/") + (*path == '/');; n += 1 + strcspn(path + n + 1, "/")) {
+        char *part = strndup(path, n);
+        if (part != NULL && cli_is_package(part))
+            status = cli_fail(path, "\"%s\" is a package, which is read-only; npk unpack it, or mount it with npkfs -o "
+                                    "upper=DIR, to change it", part);
+        free(part);
+        if (path[n] == '\0' || status != CLI_OK)
+            return status;
+    }
+}
+
 int cli_target_open(const char *path, unsigned flags, cli_target *out)
 {
     *out = (cli_target){.typed = strdup(path)};
@@ -83,6 +98,8 @@ int cli_target_open(const char *path, unsigned flags, cli_target *out)
     }
     int err = npk_locate(path, &out->dir, &out->name);
     int status = err != 0 ? cli_fail_engine(path, err) : refuse_sidecar(out);
+    if (status == CLI_OK && (flags & CLI_TARGET_WRITE) != 0 && cli_is_package(out->dir))
+        status = cli_refuse_package(path);
     if (status == CLI_OK && (flags & CLI_TARGET_ARRAY) != 0 && out->name[0] == '\0')
         status = cli_fail(path, "is a directory; an array's .npy file is accepted");
     if (status == CLI_OK && (flags & CLI_TARGET_DIRECTORY) != 0 && out->name[0] != '\0')
@@ -133,6 +150,10 @@ int cli_target_open_new(const char *path, cli_target *out)
     if (!cli_is_npy_path(path)) {
         cli_target_close(out);
         return cli_fail(path, "is no name of an array; NAME.npy is accepted");
+    }
+    if (cli_refuse_package(path) != CLI_OK) {
+        cli_target_close(out);
+        return 1;
     }
     int err = split_new(path, &out->dir, &out->name);
     if (err == 0 && (out->dir == NULL || out->name == NULL))

@@ -28,6 +28,8 @@ enum cli_target_flags {
     CLI_TARGET_DIRECTORY = 4, /* must be a directory */
 };
 
+/* 1 after a sentence if the path is in a package, or one, and so nothing at it can be changed; else CLI_OK. */
+int cli_refuse_package(const char *path);
 /* Open what `path` means. CLI_OK, or another exit status after a sentence. */
 int cli_target_open(const char *path, unsigned flags, cli_target *out);
 /* The same for an array that need not exist; nor need its groups: the store is the deepest directory that does. */

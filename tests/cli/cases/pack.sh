@@ -9,6 +9,8 @@ t pack s p.npkg
 t pack s p.npkg
 t pack s p.npkg --force
 t pack s q.npkg --exclude '*.txt' --raw x.npy --level 3 --frame 64K --threads 1
+t pack s q2.npkg --exclude '*.txt' --raw x.npy --raw=y.npy --exclude none --exclude link
+sh_t 'npk info q2.npkg | cut -f 1,4; npk unpack q2.npkg q2 && find q2 | sort'
 t ls p.npkg
 t get p.npkg/train/y.npy 2:5
 sh_t 'npk info p.npkg/x.npy | grep -E "^(name|dtype|shape|rows)"'
@@ -33,6 +35,23 @@ sh_t 'ls never'
 say 'a package is never changed'
 t append p.npkg/x.npy s/x.npy
 t replace p.npkg/x.npy 0 s/x.npy
+t mv p.npkg/x.npy p.npkg/z.npy
+t mv p.npkg/x s/z.npy
+t mv s/x.npy p.npkg/z.npy
+t clone s/x.npy p.npkg/train/z.npy
+t clone p.npkg/x.npy s/z.npy
+t create p.npkg/new/z.npy --shape 3 --dtype f4
+t drop p.npkg/x.npy
+t drop ./p.npkg/x.npy 0
+t restore p.npkg/x.npy all
+t compact p.npkg/x.npy
+t reshape p.npkg/x.npy 40
+t cast p.npkg/x.npy f8
+t names p.npkg/x.npy few=0:2
+t batch begin p.npkg
+t bench p.npkg
+t names p.npkg/x.npy
+t summary p.npkg/x.npy --tsv
 t check p.npkg --repair
 t reset p.npkg --yes
 say 'what is no package'
