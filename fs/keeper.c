@@ -13,6 +13,7 @@
 #include "node_table.h"
 #include "notice.h"
 #include "open.h"
+#include "save.h"
 #include "sys.h"
 
 #define IDLE_MS 1500           /* a closed file is let go after this */
@@ -169,6 +170,7 @@ static void *keeper_thread(void *arg)
         busy = end_sessions(fs, QUIET_MS);
         busy += npk_sessions_end_ahead(fs->store, QUIET_MS);
         busy += open_drop_idle_older(fs, IDLE_MS);
+        busy += saves_expire(fs);
         busy += give_memory_back(fs);
     }
 }

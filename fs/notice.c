@@ -48,6 +48,7 @@ void notice_attributes_now(fs_state *fs, fs_node *n)
 
 void notice_entry_now(fs_state *fs, fs_node *parent, const char *name)
 {
+    fs->names_moved++;
     fuse_lowlevel_notify_inval_entry(fs->session, node_id(fs, parent), name, strlen(name));
     atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
 }

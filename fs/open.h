@@ -34,6 +34,7 @@ typedef struct fs_open {
     _Atomic uint64_t view_read; /* bytes of a view that were asked for since its last open by a reader */
     bool view_cached;         /* and whether that open had the page cache */
     struct fs_view *view;     /* what a node of a generation shows (view.h); NULL: none yet */
+    struct fs_save *save;     /* a save that has not got its name yet (save.h); NULL: none */
     bool swapped;             /* another file has taken its name: this one lives on for those who have it */
     uint8_t *map;             /* daemon-served reads: the file, read-only; NULL: none */
     size_t map_bytes, map_touched; /* touched: pages from the start that were read once */

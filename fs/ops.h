@@ -124,6 +124,10 @@ void fill_entry(fs_state *fs, struct fuse_entry_param *e, fs_node *n, const stru
 /* 0: a request may change the store below `parent` under `name`; else the errno to reply (EROFS, EPERM for reserved). */
 int may_change(fs_state *fs, fs_node *parent, const char *name);
 
+/* Before a name goes: what programs hold by it alone must go on. After: the node that had it, if any, which is unpinned,
+ * and what is kept for it. */
+void name_hold(fs_state *fs, fs_node *victim, int dir, const char *name);
+void name_lost(fs_state *fs, fs_node *victim);
 /* Make an array's header agree with its data (npk_settle); waits off the request loop. o->lock is not held. */
 void settle(fs_state *fs, fs_open *o, unsigned flags);
 /* Around letting go of an unlinked file (which may free the blocks of a large one): no lock is held and no request waits. */

@@ -25,6 +25,7 @@
 #include "node_table.h"
 #include "notice.h"
 #include "ops.h"
+#include "save.h"
 #include "sys.h"
 #include "upper.h"
 #include "view.h"
@@ -115,12 +116,16 @@ static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct stat
     }
     if (err != -ESTALE && err != -ENOENT && err != -ENOTDIR && err != -ELOOP)
         return err;
-    if (node_may_tell_stale(fs, n, pid))
+    /* Found for this very open, and another file took the name since: it was the array then, for who reads it. */
+    bool found = !wants_write(flags) && node_told_another(fs, n, pid);
+    if (!found && node_may_tell_stale(fs, n, pid))
         return -ESTALE;
     /* Told once already: opened through a descriptor or a bind mount. What the node is, it is served with. */
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
+    if (fd < 0 && found && (fd = node_fd(fs, n, O_RDONLY)) >= 0)
+        o->rfd = fd;
     if (fd < 0)
-        return -ENOENT;
+        return found ? -ESTALE : -ENOENT;
     if (wants_write(flags) && fs->mode == FS_MODE_DAEMON && o->wfd < 0) {
         o->wfd = sys_reopen(fd, O_RDWR);
         if (o->wfd < 0)
@@ -571,6 +576,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fuse_reply_err(req, EROFS);
         return;
     }
+    if (fs->saves && wants_write(fi->flags) && fi->flags & O_TRUNC && save_wanted(req, n))
+        return;
     fs_open *o = open_acquire(fs, n);
     char *path = NULL;
     struct statx stx;
@@ -582,8 +589,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         bool fresh = o->rfd < 0 && o->wfd < 0;
         if (!o->array_name) /* asked again each time: a rename can make an array of it */
             o->array_name = node_is_named_like_array(fs, n);
-        bool stated, is_view = false;
-        err = find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx, &stated);
+        bool stated = false, is_view = false;
+        err = o->save ? store_statx(fs, o->rfd, "", &stx) /* it has no name to be looked for */
+                      : find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx, &stated);
         if (!err && (o->array_name || stated || n->generation || fs->upper))
             path = node_path(fs, n);
         bool placeholder = !err && upper_is_placeholder(fs, o);
@@ -632,6 +640,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
                 tell_if_outdated(fs, n, &stx);
             if (!id && wants_write(fi->flags) && o->wfd < 0)
                 o->wfd = sys_reopen(o->rfd, O_RDWR);
+            save_opened(fs, o, fi->flags);
         }
         pthread_mutex_unlock(&o->lock);
     }
@@ -701,6 +710,11 @@ void op_create(fuse_req_t req, fuse_ino_t parent_id, const char *name, mode_t mo
     fs_creds c = creds_become(req);
     int fd = sys_openat(dir_fd_number(dir), name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
     bool existed = fd == -EEXIST && !(fi->flags & O_EXCL); /* made behind the mount a moment ago */
+    if (existed && fi->flags & O_TRUNC && save_wanted_at(req, parent, name)) {
+        creds_restore(c);
+        dir_fd_put(fs, dir);
+        return;
+    }
     if (existed && node_may_begin_again(fs, fuse_req_ctx(req)->pid))
         fd = -ESTALE; /* the kernel finds it now, and opens it as one that was there */
     else if (existed)
@@ -783,7 +797,7 @@ void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     locks_drop_owner(fs, n, fi->lock_owner);
     if (h->writer && h->node->session)
         settle(fs, h->open, 0);
-    fuse_reply_err(req, 0);
+    fuse_reply_err(req, h->writer ? -save_flush(req, h) : 0);
 }
 
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -798,6 +812,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     locks_drop_handle(fs, h);
     if (h->writer && h->node->session)
         settle(fs, h->open, 0);
+    save_release(fs, h);
     fs_dir_fd *kept = hold_blocks(fs, n);
     remove_handle(fs, h);
     fuse_reply_err(req, 0);
@@ -813,6 +828,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_in
         return;
     }
     loop_yield(fs);
+    save_synced(fs, h);
     if (h->node->session)
         settle(fs, h->open, 0);
     int fd = h->open->wfd >= 0 ? h->open->wfd : h->open->rfd;

@@ -14,6 +14,7 @@
 #include "loop.h"
 #include "node_table.h"
 #include "ops.h"
+#include "save.h"
 #include "sys.h"
 #include "upper.h"
 #include "view.h"
@@ -80,6 +81,10 @@ static int file_statx(fs_state *fs, fs_node *n, struct statx *stx)
     dir_fd_put(fs, dir);
     if (!err && !is_same_file(n, stx))
         err = -ESTALE;
+    if (err == -ESTALE && (dir = dir_fd_kept(fs, n))) { /* another file is about to have its name here, too */
+        err = store_statx(fs, dir_fd_number(dir), "", stx);
+        dir_fd_put(fs, dir);
+    }
     return err;
 }
 
@@ -145,10 +150,10 @@ void fill_entry(fs_state *fs, struct fuse_entry_param *e, fs_node *n, const stru
     stat_from_statx(&e->attr, stx);
 }
 
-void reply_entry(fuse_req_t req, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation)
+/* With a node that was bound for it. */
+static void reply_bound(fuse_req_t req, fs_node *n, const struct statx *stx)
 {
     fs_state *fs = fs_of(req);
-    fs_node *n = node_bind(fs, parent, name, stx, generation);
     if (!n) {
         fuse_reply_err(req, ENOMEM);
         return;
@@ -157,6 +162,11 @@ void reply_entry(fuse_req_t req, fs_node *parent, const char *name, const struct
     fill_entry(fs, &e, n, stx);
     if (fuse_reply_entry(req, &e) != 0)
         node_forget(fs, n, 1); /* the request was interrupted: the kernel does not know the node */
+}
+
+void reply_entry(fuse_req_t req, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation)
+{
+    reply_bound(req, node_bind(fs_of(req), parent, name, stx, generation), stx);
 }
 
 int may_change(fs_state *fs, fs_node *parent, const char *name)
@@ -173,6 +183,46 @@ int may_change(fs_state *fs, fs_node *parent, const char *name)
     return fs->read_only ? EROFS : 0;
 }
 
+/* A file is about to take a name, perhaps this one: the node that was found must do without it then. -EAGAIN: it has. */
+static int hold_found(fs_state *fs, fs_node *parent, const char *name, fs_node *n)
+{
+    fs_dir_fd *dir;
+    struct statx stx;
+    int err = dir_fd_get(fs, parent, &dir);
+    int fd = err ? err : openat(dir_fd_number(dir), name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (!err)
+        dir_fd_put(fs, dir);
+    err = fd < 0 || store_statx(fs, fd, "", &stx) != 0 || !is_same_file(n, &stx) ? -EAGAIN : 0;
+    if (!err && n->type == S_IFREG)
+        dir_fd_adopt(fs, n, fd);
+    else if (fd >= 0)
+        close(fd);
+    if (err)
+        node_forget(fs, n, 1);
+    return err;
+}
+
+/* What has the name, and its node, counted for the kernel (NULL: no memory). */
+static int look(fs_state *fs, fs_node *parent, const char *name, struct statx *stx, fs_node **n)
+{
+    fs_dir_fd *dir;
+    uint64_t generation = 0;
+    int err = dir_fd_get(fs, parent, &dir);
+    if (err)
+        return err;
+    err = store_statx(fs, dir_fd_number(dir), name, stx);
+    if (!err)
+        generation = view_look(fs, parent, dir_fd_number(dir), name, stx);
+    dir_fd_put(fs, dir);
+    if (err == -ENOENT)
+        node_unname(fs, parent, name);
+    if (!err)
+        *n = node_bind(fs, parent, name, stx, generation);
+    if (!err && *n && fs->names_moving)
+        err = hold_found(fs, parent, name, *n);
+    return err;
+}
+
 void op_lookup(fuse_req_t req, fuse_ino_t parent_id, const char *name)
 {
     fs_state *fs = fs_of(req);
@@ -186,24 +236,25 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent_id, const char *name)
         fuse_reply_err(req, ENOENT);
         return;
     }
-    fs_dir_fd *dir;
+    if (fs->saves && save_lookup(req, parent, name))
+        return;
     struct statx stx;
-    uint64_t generation = 0;
-    int err = dir_fd_get(fs, parent, &dir);
-    if (!err) {
-        err = store_statx(fs, dir_fd_number(dir), name, &stx);
-        if (!err)
-            generation = view_look(fs, parent, dir_fd_number(dir), name, &stx);
-        dir_fd_put(fs, dir);
-        if (err == -ENOENT)
-            node_unname(fs, parent, name);
+    fs_node *n;
+    int err;
+    for (;;) { /* until no file took a name in between: the name would lead to the one that lost it */
+        uint64_t moved = fs->names_moved;
+        err = look(fs, parent, name, &stx, &n);
+        if (moved == fs->names_moved && err != -EAGAIN)
+            break;
+        if (!err && n)
+            node_forget(fs, n, 1);
     }
     if (err) {
         fuse_reply_err(req, -err);
         return;
     }
     watch_directory(fs, parent);
-    reply_entry(req, parent, name, &stx, generation);
+    reply_bound(req, n, &stx);
 }
 
 /* A hold on a file without a name is about to go, and with the last one its blocks. For a large file that takes long: the
@@ -381,7 +432,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_id, const char *n
 }
 
 /* After a name was taken away: the node that had it, and what the daemon keeps for it. */
-static void lost_name(fs_state *fs, fs_node *victim)
+void name_lost(fs_state *fs, fs_node *victim)
 {
     if (!victim)
         return;
@@ -403,7 +454,7 @@ static void lost_name(fs_state *fs, fs_node *victim)
 }
 
 /* The name is about to go: what programs hold by it (a working directory, an O_PATH descriptor) must go on. */
-static void hold(fs_state *fs, fs_node *victim, int dir, const char *name)
+void name_hold(fs_state *fs, fs_node *victim, int dir, const char *name)
 {
     if (!victim)
         return;
@@ -455,7 +506,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     if (!begin_change(req, parent, name, &dir))
         return;
     fs_node *victim = node_find(fs, parent, name);
-    hold(fs, victim, dir_fd_number(dir), name);
+    name_hold(fs, victim, dir_fd_number(dir), name);
     leaving l = leave_begin(fs, parent, dir_fd_number(dir), name);
     int err = sys_unlinkat(dir_fd_number(dir), name, 0);
     leave_end(fs, &l, err == 0);
@@ -463,7 +514,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     if (!err)
         node_unname(fs, parent, name);
     if (!err)
-        lost_name(fs, victim);
+        name_lost(fs, victim);
     else if (victim)
         node_unpin(fs, victim);
     fuse_reply_err(req, -err);
@@ -499,7 +550,7 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     if (!begin_change(req, parent, name, &dir))
         return;
     fs_node *victim = node_find(fs, parent, name);
-    hold(fs, victim, dir_fd_number(dir), name);
+    name_hold(fs, victim, dir_fd_number(dir), name);
     int err = sys_unlinkat(dir_fd_number(dir), name, AT_REMOVEDIR);
     if (err == -ENOTEMPTY) {
         loop_yield(fs);
@@ -509,7 +560,7 @@ void op_rmdir(fuse_req_t req, fuse_ino_t parent_id, const char *name)
     dir_fd_put(fs, dir);
     if (!err) {
         node_unname(fs, parent, name);
-        lost_name(fs, victim);
+        name_lost(fs, victim);
     } else if (victim) {
         node_unpin(fs, victim);
     }
@@ -578,7 +629,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent_id, const char *name, fuse_ino_
     if (!err) {
         bool exchange = flags & 2 /* RENAME_EXCHANGE */;
         fs_node *victim = exchange ? NULL : node_find(fs, to, new_name);
-        hold(fs, victim, dir_fd_number(to_dir), new_name);
+        name_hold(fs, victim, dir_fd_number(to_dir), new_name);
         moving m;
         err = move_begin(fs, parent, dir_fd_number(from_dir), name, to, dir_fd_number(to_dir), new_name, flags, &m);
         if (!err)
@@ -600,7 +651,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent_id, const char *name, fuse_ino_
         if (moved)
             node_rename(fs, parent, name, to, new_name, exchange);
         if (victim && moved)
-            lost_name(fs, victim);
+            name_lost(fs, victim);
         else if (victim)
             node_unpin(fs, victim);
         dir_fd_put(fs, to_dir);

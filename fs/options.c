@@ -63,6 +63,9 @@ static const option_row option_table[] = {
      "make a package writable: DIR, new or empty at first, keeps what is changed, and the package is never touched"},
     {"inotify", "off|on", EFFECT_SWITCH, FIELD(inotify),
      "whether changes made behind the mount are looked out for with inotify (default on)"},
+    {"atomic_save", NULL, EFFECT_TRUE, FIELD(atomic_save),
+     "a save over an array is seen when it is closed, and only if it is complete; else it is set aside as "
+     "NAME.npy.unfinished and the old array stays"},
     {"nosuid", NULL, EFFECT_KERNEL, 0, NULL},
     {"suid", NULL, EFFECT_KERNEL, 0, NULL},
     {"nodev", NULL, EFFECT_KERNEL, 0, NULL},

@@ -27,6 +27,7 @@ typedef struct fs_options {
     unsigned threads_max;      /* -o threads=N: requests served at once (16) */
     char *upper;               /* -o upper=DIR: where changes of a package go; NULL: it is read-only */
     uint64_t cache_bytes;      /* -o cache=BYTES: decoded frames of a package that are kept (64 MiB) */
+    bool atomic_save;          /* -o atomic_save: a save over an array is seen when it is closed and complete */
     bool inotify;              /* -o inotify=on|off */
     char *kernel_options;      /* what mount(8) understands itself (nosuid, nodev, noexec, noatime, ...), comma separated, or NULL */
 } fs_options;

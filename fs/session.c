@@ -24,6 +24,7 @@
 #include "notice.h"
 #include "ops.h"
 #include "pkg.h"
+#include "save.h"
 #include "view_ahead.h"
 #include "watch.h"
 #include "wire.h"
@@ -165,6 +166,8 @@ int fs_session_mount(const fs_options *o, npk_store *store, fs_state **out, char
         err = fs_controls_new(fs);
     if (!err)
         err = fs_searches_new(fs);
+    if (!err && !packed)
+        err = saves_new(fs);
     if (!err)
         err = loop_new(fs);
     if (!err)
@@ -252,6 +255,7 @@ void fs_session_end(fs_state *fs)
     compacter_stop();
     view_ahead_stop(fs);
     keeper_stop(fs);
+    saves_free(fs);
     notices_stop(fs);
     fs_batches_free(fs);
     if (!fs->read_only)

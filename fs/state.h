@@ -49,6 +49,9 @@ struct fs_state {
     struct fs_loop *loop;         /* request threads (loop.c) */
     struct fs_watch *watch;       /* inotify (watch.c), NULL when off */
     struct fs_notices *notices;   /* kernel invalidations in the making (notice.c) */
+    _Atomic uint64_t names_moved; /* files that took a name without the kernel's knowing: a LOOKUP may have seen the old one */
+    _Atomic unsigned names_moving; /* such changes under way: what a LOOKUP finds may lose its name at once */
+    struct fs_saves *saves;       /* saves that are not seen yet (save.c), NULL without -o atomic_save */
     struct fs_keeper *keeper;     /* housekeeping (keeper.c) */
     struct fs_pkg *pkg;           /* the source is a package (pkg.h); NULL: a directory */
     _Atomic(struct fs_batches *) batches; /* batches known here (batch.c); NULL: none yet */

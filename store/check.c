@@ -22,6 +22,7 @@
 #include "path.h"
 #include "settle.h"
 #include "store.h"
+#include "swap.h"
 #include "target.h"
 #include "walk.h"
 
@@ -97,11 +98,8 @@ static int set_file_aside(const struct subject *x, char aside[256])
     if (!err)
         err = -EEXIST;
     for (unsigned i = 0; err == -EEXIST && i < 1000; i++) {
-        char number[16] = "";
-        if (i > 0)
-            snprintf(number, sizeof(number), ".%u", i);
         struct stat st;
-        snprintf(aside, 256, "%.220s.unfinished%s", x->leaf, number);
+        npk__unfinished_name(x->leaf, i, aside);
         if (npk__fstatat(t.dir.fd, aside, &st) == -ENOENT)
             err = npk__renameat2(t.dir.fd, t.leaf, t.dir.fd, aside, 0);
     }

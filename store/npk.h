@@ -741,6 +741,30 @@ npk_err npk_users_of(int fd, npk_users *out);
 /* P29: a new empty file with the same owner, mode and xattrs takes the name of the one that fd is; -ENOTSUP if something
  * of it cannot be carried over, -ESTALE if the name is another file by now. */
 npk_err npk_replace_empty(npk_store *s, const char *path, int fd);
+/* P30: a save that nobody sees before it is complete. A new empty file with the owner, mode and xattrs of the array that fd
+ * is; whoever writes to it does so through the descriptor below, or others of the same file. -EMLINK, -ENOTSUP: something
+ * of the old file cannot be carried over. A file whose process dies goes with the next npk_save, check or unmount. One
+ * thread at a time. */
+typedef struct npk_save_file npk_save_file;
+npk_err npk_save_file_begin(npk_store *s, const char *path, int fd, npk_save_file **out);
+int npk_save_file_fd(const npk_save_file *f); /* O_RDWR; the handle's */
+typedef enum npk_save_state {
+    NPK_SAVE_EMPTY,  /* not a byte was written */
+    NPK_SAVE_PART,   /* no array, or not all of one */
+    NPK_SAVE_HEADER, /* exactly a header, whose data is to come */
+    NPK_SAVE_WHOLE,  /* all that the header promises is there */
+} npk_save_state;
+npk_save_state npk_save_file_state(const npk_save_file *f);
+enum npk_save_flags {
+    NPK_SAVE_DURABLE = 1, /* the name is on the disk, too, when it returns; the data always is before it has the name */
+};
+/* It takes the name of whatever file has it now (none is fine), and readers of that keep it. path: the place that
+ * npk_save_file_begin was told, as it is called by now. Frees *f when it returns 0; else nothing has changed. -EBUSY: a
+ * program has the old array open or mapped for writing; -EMLINK, -EISDIR. */
+npk_err npk_save_file_publish(npk_store *s, npk_save_file **f, const char *path, unsigned flags);
+/* It is kept as NAME.npy.unfinished (or .unfinished.1, ...), whose last component goes to `aside`: "" if it was empty, and
+ * is removed. Frees *f in any case. */
+npk_err npk_save_file_set_aside(npk_save_file **f, char aside[256]);
 /* P32: remove the sidecar folder of a directory that holds nothing else, so that it can be removed. -ENOTEMPTY. */
 npk_err npk_dir_clear(npk_store *s, const char *dir_path);
 /* Tidy up at the end of a mount: remove sidecar folders that hold nothing. Best effort. */

@@ -271,6 +271,14 @@ int npk__swap_commit(npk_swap *w, unsigned flags)
     return 0;
 }
 
+void npk__unfinished_name(const char *leaf, unsigned i, char out[256])
+{
+    char number[16] = "";
+    if (i > 0)
+        snprintf(number, sizeof(number), ".%u", i);
+    snprintf(out, 256, "%.220s.unfinished%s", leaf, number);
+}
+
 int npk__swap_sweep(int sidecar_fd)
 {
     int fd = npk__openat(sidecar_fd, ".", O_RDONLY | O_DIRECTORY, 0), removed = 0;

@@ -46,6 +46,9 @@ int npk__tmp_make(int sidecar_fd, mode_t mode, char name[32]);
 /* Give a new file the owner, mode, xattrs and inode flags of an old one: as for npk__swap_begin. */
 int npk__carry_over(int from, int to, const char *leaf);
 
+/* The i-th name for a file `leaf` that is set aside whole; one of the greatest length is cut. */
+void npk__unfinished_name(const char *leaf, unsigned i, char out[256]);
+
 /* Remove temporary files in the directory's sidecar that nobody holds. The number removed, or a negative errno. */
 int npk__swap_sweep(int sidecar_fd);
 

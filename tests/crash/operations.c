@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io.h"
 #include "place.h"
 
 #define ROWS   2000u
@@ -483,7 +484,94 @@ static const char *check_clone(npk_store *s, unsigned acked, bool power)
     return NULL;
 }
 
+/* ---- a save through a descriptor ------------------------------------------------------------------------------- */
+
+/* The bytes of the array with the header of the one that it replaces, in three writes. */
+static int write_save(const npk_save_file *f, unsigned g, uint64_t rows)
+{
+    static uint8_t file[128 + ROWS * FLOATS * sizeof(float)];
+    const uint64_t shape[2] = {ROWS, FLOATS};
+    size_t header = 0;
+    NEED(npk_header_format("'<f4'", false, shape, 2, file, sizeof(file), &header) == 0 && header == 128);
+    fill((float *)(void *)(file + header), 0, ROWS, g);
+    size_t bytes = header + rows * FLOATS * sizeof(float), half = bytes / 2;
+    int fd = npk_save_file_fd(f), err = npk__pwrite_full(fd, file, header, 0);
+    if (!err)
+        err = npk__pwrite_full(fd, file + header, half - header, header);
+    return err ? err : npk__pwrite_full(fd, file + half, bytes - half, half);
+}
+
+/* Steps 1 and 2 save over what is there, the third one ends with half of the rows and is set aside, the fourth is as the
+ * first. */
+static int run_save_file(npk_store *s, crash_ack *ack)
+{
+    for (unsigned g = 1; g <= 4; g++) {
+        npk_save_file *f = NULL;
+        char aside[256];
+        int fd = npk_open_beneath(s, "x.npy", 0 /* O_RDONLY */, 0);
+        int err = fd < 0 ? fd : npk_save_file_begin(s, "x.npy", fd, &f);
+        if (!err)
+            err = write_save(f, g == 4 ? 3 : g, g == 3 ? ROWS / 2 : ROWS);
+        if (fd >= 0)
+            (void)npk__close(&fd);
+        if (err && f)
+            (void)npk_save_file_set_aside(&f, aside);
+        if (err)
+            return err;
+        if (npk_save_file_state(f) == NPK_SAVE_WHOLE) {
+            err = npk_save_file_publish(s, &f, "x.npy", NPK_SAVE_DURABLE);
+            if (err)
+                (void)npk_save_file_set_aside(&f, aside);
+        } else {
+            err = npk_save_file_set_aside(&f, aside);
+        }
+        if (err)
+            return err;
+        ack();
+    }
+    return 0;
+}
+
+static void setup_save_file(npk_store *s)
+{
+    npk_rows rows = {0};
+    make(s, "x", ROWS);
+    NEED(npk_rows_parse("0:100", 5, ROWS, &rows) == 0);
+    NEED(npk_drop_rows(s, "x", &rows, NPK_ANY_GENERATION, NULL) == 0 && npk_sync(s, NULL) == 0);
+    npk_rows_clear(&rows);
+}
+
+static const char *check_save_file(npk_store *s, unsigned acked, bool power)
+{
+    static const unsigned after[] = {0, 1, 2, 2, 3, 3};
+    uint64_t rows;
+    (void)power;
+    float *x = load(s, "x", &rows);
+    if (!x)
+        return why;
+    *why = '\0';
+    if (rows != ROWS && rows != ROWS - 100) {
+        snprintf(why, sizeof(why), "%lu rows", (unsigned long)rows);
+    } else {
+        int g = generation_of(x, ROWS - 101) < 0 ? generation_of(x, 0) : generation_of(x, ROWS - 101);
+        uint64_t first = rows == ROWS ? 0 : 100;
+        if (rows != ROWS) /* the dropped rows of the first array: its row i is row i + 100 */
+            g = 0;
+        for (uint64_t i = 0; i < rows && !*why; i++) {
+            float one[FLOATS];
+            fill(one, i + first, 1, (unsigned)g);
+            if (memcmp(one, x + i * FLOATS, sizeof(one)) != 0)
+                snprintf(why, sizeof(why), "row %lu is not of generation %d", (unsigned long)i, g);
+        }
+        if (!*why && (g < (int)after[acked] || g > (int)after[acked + 1]))
+            snprintf(why, sizeof(why), "of generation %d after %u steps", g, acked);
+    }
+    free(x);
+    return *why ? why : NULL;
+}
+
 const crash_op crash_ops[] = {
+    {"save_file", setup_save_file, run_save_file, check_save_file},
     {"clone", setup_cast, run_clone, check_clone},
     {"cast", setup_cast, run_cast, check_cast},
     {"synced", setup_synced, run_synced, check_synced},

@@ -161,8 +161,8 @@ def need_mode(mode):
             raise Skip(m.fact("health", "mode_reason"))
 
 
-def main_on_mounts(suite):
-    """The main program of a suite `NAME.py MODE [WORD...]`: each test gets a mount of its own. Returns the exit status."""
+def main_on_mounts(suite, options=()):
+    """The main program of a suite `NAME.py MODE [WORD...]`: each test gets a mount of its own, with these options. The exit status."""
     mode, words = sys.argv[1], sys.argv[2:]
     try:
         need_mode(mode)
@@ -174,7 +174,7 @@ def main_on_mounts(suite):
         start = time.monotonic()
 
         def one(fn=fn):
-            with Mount(mode) as m:
+            with Mount(mode, options) as m:
                 fn(m)
         report.add(fn.__name__, in_child(one), time.monotonic() - start)
     return report.end()

@@ -56,7 +56,7 @@ static void test_defaults(void)
     CHECK_EQ(o.attr_timeout_s * 1000, 1000);
     CHECK_EQ(o.threads_max, 16);
     CHECK_EQ(o.cache_bytes, 64 << 20);
-    CHECK(o.inotify);
+    CHECK(o.inotify && !o.atomic_save);
     CHECK(o.kernel_options == NULL);
     fs_options_clear(&o);
     CHECK(o.source == NULL && o.mountpoint == NULL);
@@ -82,9 +82,9 @@ static void test_places(void)
 static void test_every_option(void)
 {
     fs_options o;
-    CHECK_EQ(parse("npkfs d /m -o ro,allow_other,controls=visible,passthrough=off,attr_timeout=0.25,threads=256,inotify=off",
-                   &o), 0);
-    CHECK(o.read_only && o.allow_other && o.controls_visible && !o.inotify);
+    CHECK_EQ(parse("npkfs d /m -o ro,allow_other,controls=visible,passthrough=off,attr_timeout=0.25,threads=256,inotify=off,"
+                   "atomic_save", &o), 0);
+    CHECK(o.atomic_save && o.read_only && o.allow_other && o.controls_visible && !o.inotify);
     CHECK_EQ(o.passthrough, FS_PASSTHROUGH_OFF);
     CHECK_EQ(o.attr_timeout_s * 100, 25);
     CHECK_EQ(o.threads_max, 256);

@@ -244,6 +244,98 @@ static void saved_under(const char *kind, const char *end)
     CHECK(n > 10);
 }
 
+/* ---- through a descriptor (npk_save_file) ---- */
+
+static int named_fd(const place *p)
+{
+    int fd = openat(p->dir, "x.npy", O_RDONLY | O_CLOEXEC);
+    NEED(fd >= 0);
+    return fd;
+}
+
+static npk_save_file *begun(const place *p)
+{
+    npk_save_file *f = NULL;
+    int fd = named_fd(p);
+    NEED(npk_save_file_begin(p->store, "x.npy", fd, &f) == 0);
+    close(fd);
+    return f;
+}
+
+static void test_save_file_states(void)
+{
+    place p = place_begin();
+    uint8_t bytes[4096];
+    char aside[256] = "?";
+    arrays_make(&p, "x", 7);
+    arrays_make(&p, "y", 20);
+    int fd = openat(p.dir, "y.npy", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, bytes, sizeof(bytes));
+    NEED(size == (ssize_t)(128 + 20 * ROW_FLOATS * sizeof(float)));
+    close(fd);
+
+    npk_save_file *f = begun(&p);
+    int w = npk_save_file_fd(f);
+    CHECK_EQ(npk_save_file_state(f), NPK_SAVE_EMPTY);
+    for (ssize_t n = 1; n <= size; n++) {
+        NEED(pwrite(w, bytes + n - 1, 1, n - 1) == 1);
+        CHECK_EQ(npk_save_file_state(f), n == size ? NPK_SAVE_WHOLE : n == 128 ? NPK_SAVE_HEADER : NPK_SAVE_PART);
+    }
+    CHECK_EQ(arrays_whole(&p, "x"), 7);
+    /* A program that has the old array open for writing: nothing is changed, and it can be tried again. */
+    int writer = openat(p.dir, "x.npy", O_RDWR | O_CLOEXEC);
+    CHECK_EQ(npk_save_file_publish(p.store, &f, "x.npy", 0), -EBUSY);
+    CHECK_HAS(npk_error(), "x.npy");
+    CHECK(f != NULL);
+    close(writer);
+    CHECK_EQ(npk_save_file_publish(p.store, &f, "x.npy", 0), 0);
+    CHECK(f == NULL);
+    CHECK_EQ(arrays_whole(&p, "x"), 20);
+
+    f = begun(&p); /* nothing was written: nothing is kept */
+    CHECK_EQ(npk_save_file_set_aside(&f, aside), 0);
+    CHECK_STR(aside, "");
+    for (unsigned i = 0; i < 2; i++) {
+        f = begun(&p);
+        NEED(pwrite(npk_save_file_fd(f), bytes, 200, 0) == 200);
+        CHECK_EQ(npk_save_file_set_aside(&f, aside), 0);
+        CHECK_STR(aside, i ? "x.npy.unfinished.1" : "x.npy.unfinished");
+        CHECK(faccessat(p.dir, aside, F_OK, 0) == 0);
+    }
+    CHECK_EQ(arrays_whole(&p, "x"), 20);
+
+    f = begun(&p); /* the name is another's by then, or nobody's */
+    NEED(pwrite(npk_save_file_fd(f), bytes, (size_t)size, 0) == size && unlinkat(p.dir, "x.npy", 0) == 0);
+    CHECK_EQ(npk_save_file_publish(p.store, &f, "x.npy", NPK_SAVE_DURABLE), 0);
+    CHECK_EQ(arrays_whole(&p, "x"), 20);
+    f = begun(&p);
+    NEED(pwrite(npk_save_file_fd(f), bytes, (size_t)size, 0) == size && unlinkat(p.dir, "x.npy", 0) == 0 &&
+         mkdirat(p.dir, "x.npy", 0755) == 0);
+    CHECK_EQ(npk_save_file_publish(p.store, &f, "x.npy", 0), -EISDIR);
+    CHECK_EQ(npk_save_file_set_aside(&f, aside), 0);
+    CHECK_STR(aside, "x.npy.unfinished.2");
+    place_end(&p);
+}
+
+static void test_save_file_refused(void)
+{
+    place p = place_begin();
+    npk_save_file *f = NULL;
+    arrays_make(&p, "x", 7);
+    NEED(linkat(p.dir, "x.npy", p.dir, "z.npy", 0) == 0);
+    int fd = named_fd(&p);
+    CHECK_EQ(npk_save_file_begin(p.store, "x.npy", fd, &f), -EMLINK);
+    CHECK_EQ(npk_save_file_begin(p.store, "../x.npy", fd, &f), -EINVAL);
+    CHECK_EQ(npk_save_file_begin(p.store, "none/x.npy", fd, &f), -ENOENT);
+    npk_store *ro = NULL;
+    NEED(npk_store_open(p.path, NPK_READ_ONLY, &ro) == 0);
+    CHECK_EQ(npk_save_file_begin(ro, "x.npy", fd, &f), -EROFS);
+    npk_store_close(&ro);
+    CHECK(f == NULL);
+    close(fd);
+    place_end(&p);
+}
+
 static void test_killed(void)
 {
     saved_under("kill", "");
@@ -266,6 +358,8 @@ int main(void)
     RUN(test_replace_keeps);
     RUN(test_busy);
     RUN(test_name_taken);
+    RUN(test_save_file_states);
+    RUN(test_save_file_refused);
     RUN(test_killed);
     RUN(test_disk_full);
     return UNIT_RESULT();
