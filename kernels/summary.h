@@ -1,49 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * summary.h - count, extremes and sums of the elements of an array, in one pass.
+ * summary.h - count, extremes, mean and deviation of the elements of an array, in one pass.
  *
- * Pure functions on memory, for any thread; parts are added up by kn_summary_add. Sums of floats are made in double
- * precision around `origin`, a value of the data, so that the variance of values far from 0 keeps its digits; sums of
- * integers likewise. Complex numbers have no order: their sums are those of the real parts.
+ * An array is taken in blocks of KN_SUMMARY_BLOCK elements, counted from its begin; each gives a summary, and
+ * kn_summary_add puts two together. Who adds them in a fixed order has the same bits for any number of threads, and on
+ * every instruction set: within a block element i belongs to lane i mod 16, lanes are added in their order, and nothing
+ * is fused. Sums are made in double precision around a value of the block, and means are told from a value of the
+ * array, its base, so that the deviation of values far from 0 keeps its digits; for integers of 8 and 16 bits sums are
+ * exact. Complex numbers have no order: their sums are those of the real parts. Pure; any thread.
  */
 #ifndef KN_SUMMARY_H
 #define KN_SUMMARY_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "cpu.h"
+#include "number.h"
 
-typedef enum kn_summary_type {
-    KN_SUMMARY_BOOL,
-    KN_SUMMARY_I8,
-    KN_SUMMARY_I16,
-    KN_SUMMARY_I32,
-    KN_SUMMARY_I64,
-    KN_SUMMARY_U8,
-    KN_SUMMARY_U16,
-    KN_SUMMARY_U32,
-    KN_SUMMARY_U64,
-    KN_SUMMARY_F16,
-    KN_SUMMARY_F32,
-    KN_SUMMARY_F64,
-    KN_SUMMARY_C64,
-    KN_SUMMARY_C128,
-} kn_summary_type;
+#define KN_SUMMARY_BLOCK 16384u
 
 typedef struct kn_summary {
     uint64_t count, nans, zeros; /* elements */
-    int64_t min_int, max_int;    /* of signed integers */
-    uint64_t min_uint, max_uint; /* of unsigned ones and bool */
-    double min, max;             /* of floats: +inf, -inf before the first */
-    double origin, sum, squares; /* of value - origin */
+    int64_t min_int, max_int;    /* of signed integers: INT64_MAX, INT64_MIN before the first */
+    uint64_t min_uint, max_uint; /* of unsigned ones and bool: UINT64_MAX, 0 */
+    double min, max;             /* of floats, also the real parts of complex numbers: +inf, -inf */
+    double mean, squares;        /* of what is no NaN: the mean less the base, and the sum of squares around the mean */
 } kn_summary;
 
-/* Before the first part. */
-void kn_summary_begin(kn_summary *s, double origin);
-/* A value near the data, for origin: its first element, 0 if that is no number or there is none. */
-double kn_summary_origin(kn_summary_type type, const void *data, size_t count);
-/* Add count elements; no alignment is asked for. */
-void kn_summary_part(kn_summary *s, kn_summary_type type, const void *data, size_t count);
-/* Add what another has; both have the same origin. */
-void kn_summary_add(kn_summary *s, const kn_summary *other);
+/* Of no element. */
+kn_summary kn_summary_none(void);
+/* Of a block: count <= KN_SUMMARY_BLOCK elements, at any address. isa: one that this processor can use. */
+typedef kn_summary kn_summary_block(const void *data, size_t count, double base);
+kn_summary_block *kn_summary_of(kn_isa isa, kn_number type);
+/* A base for an array that begins with these elements: one of them; 0 if none will do. */
+double kn_summary_base(kn_number type, const void *data, size_t count);
+/* Of both, told from one base: b's elements come after a's. */
+void kn_summary_add(kn_summary *a, const kn_summary *b);
+/* sqrt(squares / n) and the mean as numpy tells them, infinities among the elements included; NaN without any. */
+double kn_summary_mean(const kn_summary *s, double base);
+double kn_summary_std(const kn_summary *s);
 
 #endif

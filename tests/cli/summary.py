@@ -39,10 +39,30 @@ def wrong(told, a):
     return found
 
 
+def special():
+    """Arrays whose numbers are hard to add up."""
+    random = np.random.default_rng(3)
+    yield 1e9 + random.normal(size=100003) * 1e-3  # digits far behind those of the mean
+    yield (random.normal(size=70000) * 1e-42).astype("f4")  # denormal
+    yield np.full(50001, 2.0 ** 990)
+    yield (2 ** 62 + random.integers(0, 10 ** 15, 40000)).astype("i8")
+    yield random.integers(2 ** 63, 2 ** 64, 33333, "u8")
+    yield np.arange(-200000, 200000, dtype="i4") * 10000
+
+
 def main():
     npk, failed, compared = os.path.abspath(sys.argv[1]), 0, 0
     random = np.random.default_rng(7)
     with tempfile.TemporaryDirectory() as d:
+        for a in special():
+            path = os.path.join(d, "s.npy")
+            np.save(path, a)
+            out = subprocess.run([npk, "summary", path, "--json"], capture_output=True, text=True)
+            faults = [out.stderr] if out.returncode else wrong(json.loads(out.stdout), a)
+            compared += 1
+            if faults:
+                failed += 1
+                print("special %s of %d: %s" % (a.dtype, a.size, "; ".join(faults)))
         for code in DTYPES:
             for shape in ((1,), (17,), (4099, 3), (300, 1001)):
                 dtype = np.dtype(code)

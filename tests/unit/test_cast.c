@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * test_cast.c - every type of number turned into every other, on every instruction set of this machine: against the
- * definition in cast.h written out in long double, all lengths up to a few vectors, every alignment, memory that ends at
- * a page that must not be touched, ties, extremes, denormals, NaN and infinities.
+ * definition in cast.h written out in long double, all lengths up to a few vectors, every alignment, memory that ends
+ * at a page that must not be touched, ties, extremes, denormals, NaN and infinities.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -122,8 +122,11 @@ static struct value expected(kn_number from, kn_number to, struct value v)
         return (struct value){fit_integer(to, v.real, from >= KN_NUMBER_F16), 0};
     int digits = to == KN_NUMBER_F16 ? 11 : to == KN_NUMBER_F32 || to == KN_NUMBER_C64 ? 24 : 53;
     int least = digits == 11 ? -24 : digits == 24 ? -149 : -1074;
-    long double greatest = digits == 11 ? 65504 : digits == 24 ? (long double)0x1.fffffep127f : (long double)0x1.fffffffffffffp1023;
-    return (struct value){nearest(v.real, digits, least, greatest), both ? nearest(v.imaginary, digits, least, greatest) : 0};
+    long double greatest = digits == 11   ? 65504
+                           : digits == 24 ? (long double)0x1.fffffep127f
+                                          : (long double)0x1.fffffffffffffp1023;
+    return (struct value){nearest(v.real, digits, least, greatest),
+                          both ? nearest(v.imaginary, digits, least, greatest) : 0};
 }
 
 static bool same(long double a, long double b)
@@ -134,15 +137,16 @@ static bool same(long double a, long double b)
 /* Elements of a type: edges of all types first, then random bits, then random sizes. */
 static void fill_floats(double *out, size_t count)
 {
-    static const double edges[] = {0, -0.0, 0.5, -0.5, 1, -1, 1.5, 2.5, 127, 127.9, 128, -128, -128.9, -129, 255, 255.5, 256, 32767.5,
-                                   32768, -32768.5, 65504, 65519.999, 65520, 65535.5, 65536, 2147483647, 2147483648.0, -2147483648.0,
-                                   -2147483649.0, 4294967295.0, 4294967296.0, 0x1p63, -0x1p63, 0x1.fffffffffffffp62, 0x1p64,
-                                   0x1.fffffffffffffp63, -0x1p64, 1e300, -1e300, INFINITY, -INFINITY, NAN, 0x1p-24, 0x1p-25,
-                                   0x1.000001p-25, 0x1.8p-24, 0x1p-14, 0x1.ffcp-15, 0x1.ffep-15, 0x1p-149, 0x1p-150,
-                                   0x1.0000001p-150, 0x1p-126, 0x1p-1074, 0x1p-1022, 3.4028235677973366e38, 3.4028234e38,
-                                   /* one below, on and above a tie of halves; rounded to float first, all are the tie */
-                                   2049.0, 2049.0000000001, 2048.9999999999, 2051.0, 2051.0000000001, 2050.9999999999, 0x1.002p0,
-                                   0x1.00200000001p0, 0x1.001ffffffffp0, 0x1.006p0, 0x1.00600000001p0, 0x1.005ffffffffp0};
+    static const double edges[] = {
+        0, -0.0, 0.5, -0.5, 1, -1, 1.5, 2.5, 127, 127.9, 128, -128, -128.9, -129, 255, 255.5, 256, 32767.5, 32768,
+        -32768.5, 65504, 65519.999, 65520, 65535.5, 65536, 2147483647, 2147483648.0, -2147483648.0, -2147483649.0,
+        4294967295.0, 4294967296.0, 0x1p63, -0x1p63, 0x1.fffffffffffffp62, 0x1p64, 0x1.fffffffffffffp63, -0x1p64, 1e300,
+        -1e300, INFINITY, -INFINITY, NAN, 0x1p-24, 0x1p-25, 0x1.000001p-25, 0x1.8p-24, 0x1p-14, 0x1.ffcp-15,
+        0x1.ffep-15, 0x1p-149, 0x1p-150, 0x1.0000001p-150, 0x1p-126, 0x1p-1074, 0x1p-1022, 3.4028235677973366e38,
+        3.4028234e38,
+        /* one below, on and above a tie of halves; rounded to float first, all are the tie */
+        2049.0, 2049.0000000001, 2048.9999999999, 2051.0, 2051.0000000001, 2050.9999999999, 0x1.002p0,
+        0x1.00200000001p0, 0x1.001ffffffffp0, 0x1.006p0, 0x1.00600000001p0, 0x1.005ffffffffp0};
     for (size_t i = 0; i < count; i++) {
         uint64_t bits = draw();
         memcpy(&out[i], &bits, 8);
@@ -151,7 +155,8 @@ static void fill_floats(double *out, size_t count)
         else if (i % 3)
             out[i] = ldexp((double)(int64_t)draw(), (int)(draw() % 100) - 90);
         else if (i % 9 == 0) /* halves and their ties, and a little beside these */
-            out[i] = ldexp((double)(2048 + draw() % 2048), (int)(draw() % 40) - 36) * (1 + ((int)(draw() % 3) - 1) * 0x1p-50);
+            out[i] = ldexp((double)(2048 + draw() % 2048), (int)(draw() % 40) - 36) *
+                     (1 + ((int)(draw() % 3) - 1) * 0x1p-50);
     }
 }
 
@@ -164,7 +169,10 @@ static void fill(kn_number n, void *out, size_t count)
     for (size_t i = 0; i < count; i++) {
         char *at = (char *)out + i * kn_number_bytes(n);
         uint64_t u = draw() >> (i % 2 ? draw() % 64 : 0);
-        u = i < 3 ? i : i < 6 ? ~(uint64_t)0 - i : i < 9 ? (UINT64_C(1) << (kn_number_bytes(n) * 8 % 65 - 1)) + i - 7 : u;
+        u = i < 3   ? i
+            : i < 6 ? ~(uint64_t)0 - i
+            : i < 9 ? (UINT64_C(1) << (kn_number_bytes(n) * 8 % 65 - 1)) + i - 7
+                    : u;
         float f[2] = {(float)d[2 * i], (float)d[2 * i + 1]};
         if (n == KN_NUMBER_BOOL)
             *(uint8_t *)at = i % 5 == 0 ? (uint8_t)u : i % 2;
@@ -220,7 +228,8 @@ static void test_halves(void)
         kn_cast(&up, &f, &half, 1);
         kn_cast(&down, &back, &f, 1);
         bool nan = (half & 0x7fff) > 0x7c00;
-        wrong += nan ? !isnan(f) || (back & 0x7fff) <= 0x7c00 : back != half || (long double)f != value_of(KN_NUMBER_F16, &half).real;
+        wrong += nan ? !isnan(f) || (back & 0x7fff) <= 0x7c00
+                     : back != half || (long double)f != value_of(KN_NUMBER_F16, &half).real;
     }
     CHECK_EQ(wrong, 0);
 }

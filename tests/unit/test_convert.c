@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Arrays cast to other dtypes: kinds of arrays, deleted rows and names, writers and readers, sessions, what is refused. */
+/* Arrays cast to other dtypes: kinds of arrays, deleted rows and names, writers and readers, sessions, what is refused.
+ */
 #include <sys/mman.h>
 
 #include "arrays.h"
@@ -17,7 +18,8 @@ static ino_t inode_of(const place *p, const char *leaf)
 }
 
 /* The array's shape and dtype, and all of its data as doubles: read with the dtype float64. */
-static void check_doubles(const place *p, const char *name, uint32_t ndim, uint64_t rows, const double *want, size_t count)
+static void check_doubles(const place *p, const char *name, uint32_t ndim, uint64_t rows, const double *want,
+                          size_t count)
 {
     npk_array *a = NULL;
     double *data = malloc(count * sizeof(*data) + 1);
@@ -60,9 +62,8 @@ static void test_kinds(void)
     const int16_t numbers[] = {-3, 7};
     const uint8_t swapped[] = {0xff, 0xfd, 0, 7};
     const uint64_t two = 2, none[2] = {0, 3};
-    const npk_array_in in[] = {{"scalar", "int16", NULL, 0, numbers},
-                               {"big", ">i2", &two, 1, swapped},
-                               {"none", "int16", none, 2, NULL}};
+    const npk_array_in in[] = {
+        {"scalar", "int16", NULL, 0, numbers}, {"big", ">i2", &two, 1, swapped}, {"none", "int16", none, 2, NULL}};
     NEED(npk_save(p.store, in, 3) == 0);
     arrays_make(&p, "x", 9);
     fill(want, 0, 9);
@@ -91,7 +92,8 @@ static void test_deleted_and_named(void)
     uint64_t range[2] = {0, 0};
     npk_rows odd = {0};
     arrays_make(&p, "x", 3000);
-    NEED(npk_rows_parse("1::2", 4, 3000, &odd) == 0 && npk_drop_rows(p.store, "x", &odd, NPK_ANY_GENERATION, NULL) == 0);
+    NEED(npk_rows_parse("1::2", 4, 3000, &odd) == 0 &&
+         npk_drop_rows(p.store, "x", &odd, NPK_ANY_GENERATION, NULL) == 0);
     npk_rows_clear(&odd);
     NEED(npk_name_set(p.store, "x", "some", 100, 200) == 0);
     for (uint64_t i = 0; i < 1500; i++)
