@@ -261,8 +261,10 @@ static npk_hit hit_of(const npk__search *s, const npk__candidate *c)
         .score = key, .row = npk_array_logical(s->parts[i].array, row - s->parts[i].base), .part = (uint32_t)i};
 }
 
-static void merge(const npk__search *s, const struct thread *threads, unsigned count, npk__candidate *all,
-                  npk_hit *hits, size_t k)
+/* False: fewer than k reach what the first look saw, since somebody writes to the rows. (With k or more it cannot have
+ * cost a row.) */
+static bool merge(const npk__search *s, const struct thread *threads, unsigned count, npk__candidate *all, npk_hit *hits,
+                  size_t k)
 {
     for (size_t j = 0; j < s->query_count; j++) {
         size_t found = 0;
@@ -272,9 +274,12 @@ static void merge(const npk__search *s, const struct thread *threads, unsigned c
             found += b->count;
         }
         found = npk__best_sort(all, found, s->k);
+        if (found < s->k)
+            return false;
         for (size_t i = 0; i < found; i++)
             hits[j * k + i] = hit_of(s, &all[i]);
     }
+    return true;
 }
 
 static void free_threads(struct thread *threads, unsigned count)
@@ -284,7 +289,22 @@ static void free_threads(struct thread *threads, unsigned count)
     free(threads);
 }
 
-static int run_search(npk__search *s, const npk_search_options *o, npk_hit *hits, double *pairs, size_t k)
+static int new_workers(npk__search *s, struct thread *threads, unsigned count, double *pairs, bool sample)
+{
+    npk__worker *workers[THREADS_MOST];
+    for (unsigned i = 0; i < count; i++) {
+        threads[i].pairs = pairs;
+        workers[i] = threads[i].worker = npk__worker_new(s);
+        if (!workers[i])
+            return -ENOMEM;
+    }
+    if (sample)
+        npk__worker_sample(workers, count);
+    return 0;
+}
+
+/* -EAGAIN: once more, without a sample. */
+static int search_once(npk__search *s, const npk_search_options *o, npk_hit *hits, double *pairs, size_t k, bool sample)
 {
     unsigned count = choose_threads(s, o);
     struct thread *threads = calloc(count, sizeof(*threads));
@@ -292,18 +312,20 @@ static int run_search(npk__search *s, const npk_search_options *o, npk_hit *hits
     int err = threads && (pairs || all) ? 0 : -ENOMEM;
     atomic_store(&s->next_task, 0);
     atomic_store(&s->done_bytes, 0);
-    for (unsigned i = 0; i < count && !err; i++) {
-        threads[i].pairs = pairs;
-        threads[i].worker = npk__worker_new(s);
-        if (!threads[i].worker)
-            err = -ENOMEM;
-    }
+    if (!err)
+        err = new_workers(s, threads, count, pairs, sample && !pairs);
     err = err ? failed(s, err) : run_all(s, threads, count);
-    if (!err && !pairs)
-        merge(s, threads, count, all, hits, k);
+    if (!err && !pairs && !merge(s, threads, count, all, hits, k))
+        err = -EAGAIN;
     free_threads(threads, count);
     free(all);
     return err;
+}
+
+static int run_search(npk__search *s, const npk_search_options *o, npk_hit *hits, double *pairs, size_t k)
+{
+    int err = search_once(s, o, hits, pairs, k, true);
+    return err == -EAGAIN ? search_once(s, o, hits, pairs, k, false) : err;
 }
 
 /* ---- the public functions -------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ typedef int64_t npk__rescore(void *ctx, uint64_t row);
 bool npk__best_add(npk__best *b, int64_t low, int64_t high, uint64_t row, npk__rescore *rescore, void *ctx);
 /* Everything exact, at most k left. */
 void npk__best_settle(npk__best *b, npk__rescore *rescore, void *ctx);
+/* Forget all candidates; what k of them reach stays as the threshold. */
+void npk__best_forget(npk__best *b);
 /* Sort by key, then row, and keep the best k. All must be exact. Returns how many. */
 size_t npk__best_sort(npk__candidate *at, size_t count, size_t k);
 /* A good capacity for k. */
@@ -172,6 +174,9 @@ typedef struct npk__worker npk__worker;
 npk__worker *npk__worker_new(npk__search *s);
 void npk__worker_free(npk__worker *w);
 npk__best *npk__worker_best(npk__worker *w);
+/* Before the workers run: look at some rows that are spread over the largest part, so that all workers know from the
+ * beginning what k rows reach. Then few rows have to be looked at twice, whatever order they are in. */
+void npk__worker_sample(npk__worker *const *workers, unsigned count);
 /* Take tasks until there is none. `lead`: this is the caller's thread, which tells the progress. Sets s->error_code. */
 void npk__worker_run(npk__worker *w, bool lead);
 /* All scores instead: out[query * s->rows + position among the rows of all parts]. Arrays must have no deleted or

@@ -101,9 +101,11 @@ static void prune(npk__best *b)
         return;
     select_first(b->at, b->count, b->k);
     int64_t threshold = b->at[b->k - 1].low;
-    if (threshold > b->threshold)
+    /* The k that reach it have smaller rows than any that comes. A higher threshold is not theirs (npk__best_forget). */
+    if (threshold >= b->threshold) {
         b->threshold = threshold;
-    b->strict = true; /* the k that made the threshold have smaller rows than any that comes */
+        b->strict = true;
+    }
     if (b->pending == 0) {
         b->count = b->k;
         return;
@@ -149,6 +151,13 @@ void npk__best_settle(npk__best *b, npk__rescore *rescore, void *ctx)
         rescore_all(b, rescore, ctx);
         prune(b);
     }
+}
+
+void npk__best_forget(npk__best *b)
+{
+    prune(b);
+    b->count = b->pending = 0;
+    b->strict = false;
 }
 
 static void sift_down(npk__candidate *at, size_t i, size_t count)

@@ -25,6 +25,9 @@
 /* A megabyte that takes longer than this came from a disk, and the next ones are worth asking for ahead. */
 #define SLOW_READ_NS 250000
 #define READ_AHEAD   4 /* tasks */
+/* Rows of the first look: at most one in SAMPLE_EACH. */
+#define SAMPLE_ROWS 512
+#define SAMPLE_EACH 64
 /* Scores of a panel that are made before they are looked at. */
 #define PANEL_SCORES 4096
 
@@ -93,6 +96,16 @@ static bool allocate(npk__worker *w)
     return fine;
 }
 
+/* What the kernels select by, from what is known of the best. */
+static void set_thresholds(npk__worker *w)
+{
+    const npk__search *s = w->s;
+    for (size_t i = 0; i < s->group_count; i++)
+        for (size_t j = 0; j < s->groups[i].count; j++)
+            npk__form_threshold(s, &s->queries[s->groups[i].first + j], &w->best[s->groups[i].first + j],
+                                &w->slack[w->lane_of_group[i] + j], &w->threshold[w->lane_of_group[i] + j]);
+}
+
 npk__worker *npk__worker_new(npk__search *s)
 {
     npk__worker *w = calloc(1, sizeof(*w));
@@ -109,13 +122,11 @@ npk__worker *npk__worker_new(npk__search *s)
             (npk__best){.at = w->candidates + j * capacity, .capacity = capacity, .k = s->k, .threshold = NPK__WORST};
     for (size_t i = 0; i < s->group_count; i++) {
         w->lane_of_group[i] = lane;
-        for (size_t j = 0; j < s->groups[i].count; j++)
-            npk__form_threshold(s, &s->queries[s->groups[i].first + j], &w->best[s->groups[i].first + j],
-                                &w->slack[lane + j], &w->threshold[lane + j]);
         for (size_t j = s->groups[i].count; j < lanes_of(&s->groups[i]); j++)
             w->threshold[lane + j] = INFINITY;
         lane += lanes_of(&s->groups[i]);
     }
+    set_thresholds(w);
     return w;
 }
 
@@ -376,20 +387,12 @@ static void run_without_kernel(npk__worker *w, const kn_block *b, const uint32_t
         }
 }
 
-/* Rows [first, first + count) of the part at hand. */
-static void run_block(npk__worker *w, size_t from, size_t count)
+/* The rows of a block through all queries. number: their places behind row `first` of the part, NULL: 0, 1, ... Of what
+ * begins at `next`, `ahead` bytes will be wanted soon. */
+static void run_rows(npk__worker *w, kn_block b, const uint32_t *number, uint64_t first, const uint8_t *next,
+                     size_t ahead)
 {
     npk__search *s = w->s;
-    uint64_t first = w->first + from;
-    const uint32_t *number = NULL;
-    kn_block b = {.rows = w->rows + from * s->row_bytes, .row_bytes = s->row_bytes, .count = count, .dim = s->dim};
-    if (w->mask) {
-        b.count = kn_live_rows(w->mask, from, count, w->which);
-        if (b.count == 0)
-            return;
-        if (b.count < count)
-            b.which = number = w->which;
-    }
     if (s->class == NPK__NONE) {
         run_without_kernel(w, &b, number, first);
         return;
@@ -405,9 +408,6 @@ static void run_block(npk__worker *w, size_t from, size_t count)
     kn_block flipped = b;
     if (s->class == NPK__I8 && s->groups[0].width != 0)
         flipped = flip_rows(w, &b);
-    size_t ahead = w->count - from > count ? w->count - from - count : 0;
-    ahead = (ahead < s->block_rows ? ahead : s->block_rows) * s->row_bytes;
-    const uint8_t *next = w->rows + (from + count) * s->row_bytes;
     for (size_t i = 0; i < s->group_count; i++) {
         kn_block *use = s->class == NPK__I8 && s->groups[i].width != 0 ? &flipped : &b;
         if (s->query_count > 1 && ahead > 0) {
@@ -418,6 +418,24 @@ static void run_block(npk__worker *w, size_t from, size_t count)
         }
         run_group(w, i, use, number, first);
     }
+}
+
+/* Rows [first, first + count) of the part at hand. */
+static void run_block(npk__worker *w, size_t from, size_t count)
+{
+    npk__search *s = w->s;
+    const uint32_t *number = NULL;
+    kn_block b = {.rows = w->rows + from * s->row_bytes, .row_bytes = s->row_bytes, .count = count, .dim = s->dim};
+    if (w->mask) {
+        b.count = kn_live_rows(w->mask, from, count, w->which);
+        if (b.count == 0)
+            return;
+        if (b.count < count)
+            b.which = number = w->which;
+    }
+    size_t ahead = w->count - from > count ? w->count - from - count : 0;
+    ahead = (ahead < s->block_rows ? ahead : s->block_rows) * s->row_bytes;
+    run_rows(w, b, number, w->first + from, w->rows + (from + count) * s->row_bytes, ahead);
 }
 
 static int run_task(void *ctx)
@@ -644,6 +662,63 @@ void npk__worker_run(npk__worker *w, bool lead)
         if (err)
             fail(w->s, err);
     }
+    (void)fesetenv(&saved);
+}
+
+/* ---- a first look ------------------------------------------------------------------------------------------------ */
+
+/* The largest part that is mapped, if it is so large that a look at some of its rows costs nothing beside it. */
+static const npk__part *sampled_part(const npk__search *s)
+{
+    const npk__part *best = NULL;
+    for (size_t i = 0; i < s->part_count; i++)
+        if (s->parts[i].map && (!best || s->parts[i].rows > best->rows))
+            best = &s->parts[i];
+    bool worth = best && s->class != NPK__NONE && s->k <= SAMPLE_ROWS / 4 &&
+                 best->rows >= (uint64_t)SAMPLE_ROWS * SAMPLE_EACH && best->first + best->count < UINT32_MAX;
+    return worth ? best : NULL;
+}
+
+static int run_sample(void *ctx)
+{
+    npk__worker *w = ctx;
+    const npk__search *s = w->s;
+    const npk__part *p = w->part;
+    uint64_t step = p->rows / SAMPLE_ROWS;
+    for (size_t at = 0; at < SAMPLE_ROWS;) {
+        kn_block b = {.rows = p->map, .row_bytes = s->row_bytes, .which = w->which, .dim = s->dim};
+        for (; at < SAMPLE_ROWS && b.count < s->block_rows; at++) {
+            uint64_t row = p->logical + at * step;
+            if (!p->exclude || !(p->exclude[row / 64] >> (row % 64) & 1))
+                w->which[b.count++] = (uint32_t)npk_array_physical(p->array, row);
+        }
+        if (b.count > 0)
+            run_rows(w, b, w->which, 0, NULL, 0);
+    }
+    return 0;
+}
+
+void npk__worker_sample(npk__worker *const *workers, unsigned count)
+{
+    npk__worker *w = workers[0];
+    const npk__search *s = w->s;
+    fenv_t saved;
+    w->part = sampled_part(s);
+    if (!w->part || fegetenv(&saved) != 0 || fesetenv(FE_DFL_ENV) != 0)
+        return;
+    w->first = w->count = 0;
+    int err = guarded(w, run_sample);
+    for (size_t j = 0; j < s->query_count; j++) {
+        if (err)
+            w->best[j].count = 0; /* it was left somewhere; the search itself will tell */
+        npk__best_forget(&w->best[j]);
+        if (err)
+            w->best[j].threshold = NPK__WORST;
+        for (unsigned i = 1; i < count; i++)
+            workers[i]->best[j].threshold = w->best[j].threshold;
+    }
+    for (unsigned i = 0; i < count; i++)
+        set_thresholds(workers[i]);
     (void)fesetenv(&saved);
 }
 

@@ -210,6 +210,55 @@ def test_order_of_rows():
                 compare(x, np.ones((1, 1), "f4"), metric, k=k)
 
 
+def test_first_look():
+    """Large mapped arrays, where some rows are looked at before all: rows in any order, equal ones, hardly any number,
+    deleted and excluded rows."""
+    n = 40000
+    noise = RNG.standard_normal((n, 6)).astype("f4")
+    line = np.sort(noise, axis=0)
+    gaps = np.where(np.arange(n)[:, None] % 977 == 5, noise, np.float32(np.nan))
+    near = (1 + RNG.integers(-2, 3, (n, 6)) * 2.0**-23).astype("f4")
+    bytes_ = RNG.integers(-3, 4, (n, 6)).astype("i1")
+    for x, metrics in ((noise, ["dot", "cosine"]), (line, ["dot", "l2"]), (line[::-1].copy(), ["dot"]), (gaps, ["l2sq"]),
+                       (np.ones((n, 6), "f4"), ["l2"]), (near, ["dot", "js"]), (bytes_, ["dot", "l2", "cosine"]),
+                       (bytes_.astype("u1"), ["hamming", "jaccard"]), (line.astype(">f8"), ["dot"]), (noise.astype("f2"), ["l2"])):
+        for metric, k, queries in itertools.product(metrics, (1, 10, 128, 129), (1, 21)):
+            q = np.abs(x[7:7 + queries]) if metric == "js" else x[7:7 + queries]
+            with npk.Place() as place, place.open(x) as array:
+                scores = npk.pairs(array, q, metric, n)
+                for threads in (1, 3):
+                    check_best(npk.search(array, q, metric, k, flags=2, threads=threads), scores, metric, k)
+    gone, out = RNG.random(n) < 0.1, RNG.random(n) < 0.15
+    with npk.Place() as place:
+        path = place.save(line)
+        npk.drop(path, np.flatnonzero(gone))
+        live = line[~gone]
+        out = out[:len(live)]
+        words = np.packbits(np.pad(out, (0, -len(out) % 64)), bitorder="little").view("<u8")
+        kept = np.flatnonzero(~out)
+        with npk.Array(path) as array:
+            scores = npk.pairs(array, line[-3:], "dot", len(live))
+            check_best(npk.search(array, line[-3:], "dot", 20, flags=2), scores, "dot", 20)
+            for mine, row in zip(npk.search((array, 0, len(live), words), line[-3:], "dot", 20, flags=2), scores):
+                assert np.array_equal(mine["row"], kept[order(row[kept], "dot")[:20]])
+
+
+def test_first_look_at_what_changes():
+    """Rows that were good when they were looked at first and are bad when their turn comes: the answer is of the latter."""
+    x = RNG.standard_normal((40000, 6)).astype("f4")
+    for kept in (0, 4):
+        with npk.Place() as place:
+            path = place.save(x)
+            worse = np.lib.format.open_memmap(path, "r+")
+
+            def progress(*_):
+                worse[kept:] = -np.abs(x[kept:]) - 100
+                return 0
+            with npk.Array(path) as array:
+                hits = npk.search(array, np.ones((2, 6), "f4"), "dot", 10, flags=2, threads=2, progress=progress)
+                check_best(hits, npk.pairs(array, np.ones((2, 6), "f4"), "dot", len(x)), "dot", 10)
+
+
 def test_k():
     x = data("f4", (50, 8))
     with npk.Place() as place, place.open(x) as array:
