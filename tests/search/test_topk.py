@@ -105,9 +105,9 @@ def compare(x, q, metric, k=10, epsilon=0.0, exact=None):
 def test_every_dtype_and_metric():
     for dtype in FLOATS + INTS + [">f4", ">i2", ">f8", ">u8"]:
         for metric in metrics_of(dtype):
-            for dim, queries in ((17, 1), (64, 5), (100, 40)):
+            for dim, queries in ((17, 1), (64, 5), (100, 21)):
                 distribution = metric in ("kl", "js")
-                x, q = data(dtype, (700, dim), distribution), data(dtype, (queries, dim), distribution)
+                x, q = data(dtype, (500, dim), distribution), data(dtype, (queries, dim), distribution)
                 compare(x, q, metric, exact=brute(x, q, metric))
 
 
@@ -222,12 +222,11 @@ def test_first_look():
     for x, metrics in ((noise, ["dot", "cosine"]), (line, ["dot", "l2"]), (line[::-1].copy(), ["dot"]), (gaps, ["l2sq"]),
                        (np.ones((n, 6), "f4"), ["l2"]), (near, ["dot", "js"]), (bytes_, ["dot", "l2", "cosine"]),
                        (bytes_.astype("u1"), ["hamming", "jaccard"]), (line.astype(">f8"), ["dot"]), (noise.astype("f2"), ["l2"])):
-        for metric, k, queries in itertools.product(metrics, (1, 10, 128, 129), (1, 21)):
+        for metric, k, queries in itertools.product(metrics, (10, 129), (1, 21)):
             q = np.abs(x[7:7 + queries]) if metric == "js" else x[7:7 + queries]
             with npk.Place() as place, place.open(x) as array:
                 scores = npk.pairs(array, q, metric, n)
-                for threads in (1, 3):
-                    check_best(npk.search(array, q, metric, k, flags=2, threads=threads), scores, metric, k)
+                check_best(npk.search(array, q, metric, k, flags=2, threads=3), scores, metric, k)
     gone, out = RNG.random(n) < 0.1, RNG.random(n) < 0.15
     with npk.Place() as place:
         path = place.save(line)
