@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""npk pack and npk unpack against tar + zstd -3 -T0 and blosc2 (zstd 5, shuffle), on eight kinds of data.
+"""npk pack and npk unpack against tar + zstd -3 -T0, NumPack and blosc2 (zstd 5, shuffle), on eight kinds of data.
 
 Usage: pack_bench.py NPK DIRECTORY [REPEATS]
 
-TSV: data, measure, ours, other, ratio, name of the other. Sizes are shares of the raw bytes; times are medians of
-interleaved repeats in seconds; ratios are ours / other, below 1 is better. NumPack's package is one zstd-3 stream a file, so
-tar + zstd stands for its size; blosc2 is left out where it is not installed.
+TSV: data, measure, ours, other, ratio, name of the other, bar. Sizes are shares of the raw bytes; times are medians of
+interleaved repeats in seconds; ratios are ours / other, below 1 is better. NumPack (its wheels need glibc 2.38; with zstandard)
+and blosc2 are left out where they cannot be imported. Both work in this process; ours and tar are processes of their own.
 """
 import os
 import pathlib
@@ -22,6 +22,12 @@ try:
     import blosc2
 except ImportError:
     blosc2 = None
+try:
+    import numpack
+    import zstandard  # without it NumPack compresses by zlib
+    assert zstandard
+except ImportError:
+    numpack = None
 
 
 def datasets():
@@ -55,7 +61,7 @@ def clock(action):
 
 def measure(npk, root, name, array, repeats):
     src, ours, theirs, out = root / "src", root / "x.npkg", root / "x.tar.zst", root / "out"
-    frame = root / "x.b2nd"
+    frame, rival = root / "x.b2nd", root / "rival"
     shutil.rmtree(src, ignore_errors=True)
     src.mkdir()
     np.save(src / "x.npy", array)
@@ -78,22 +84,39 @@ def measure(npk, root, name, array, repeats):
             note("blosc", lambda: blosc2.asarray(array, urlpath=str(frame), mode="w", cparams={
                 "codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": cores}))
             note("unblosc", lambda: np.save(root / "y.npy", blosc2.open(str(frame), mode="r", dparams={"nthreads": cores})[:]))
+        if numpack:
+            for path in (rival, root / "rival.npkg", root / "rival.out"):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with numpack.NumPack(rival) as store:
+                store.save({"x": array})
+            note("numpack", lambda: numpack.pack(rival, root / "rival.npkg"))
+            note("unnumpack", lambda: numpack.unpack(root / "rival.npkg", root / "rival.out"))
     medians = {key: statistics.median(values) for key, values in times.items()}
-    sizes = {"tar": theirs.stat().st_size, "blosc": frame.stat().st_size if blosc2 else None}
-    rows = [("size", ours.stat().st_size / array.nbytes, sizes["tar"] / array.nbytes, "tar+zstd"),
-            ("pack", medians["pack"], medians["tar"], "tar+zstd"), ("unpack", medians["unpack"], medians["untar"], "tar+zstd")]
+    size = ours.stat().st_size / array.nbytes
+    sizes = {"tar+zstd": theirs.stat().st_size / array.nbytes}
+    times = [("tar+zstd", "tar", "untar", 1.0, 1.0)]
+    if numpack:
+        sizes["NumPack " + numpack.__version__] = (root / "rival.npkg").stat().st_size / array.nbytes
+        times.append(("NumPack " + numpack.__version__, "numpack", "unnumpack", 0.5, 0.35))
     if blosc2:
-        rows += [("size", ours.stat().st_size / array.nbytes, sizes["blosc"] / array.nbytes, "blosc2"),
-                 ("pack", medians["pack"], medians["blosc"], "blosc2"), ("unpack", medians["unpack"], medians["unblosc"], "blosc2")]
-    for what, mine, other, who in rows:
-        print(f"{name}\t{what}\t{mine:.6f}\t{other:.6f}\t{mine / other:.3f}\t{who}", flush=True)
+        sizes["blosc2"] = frame.stat().st_size / array.nbytes
+        times.append(("blosc2", "blosc", "unblosc", "", ""))
+    for who, other in sizes.items():
+        print_row(name, "size", size, other, who, 1.02)
+    for who, pack, unpack, pack_bar, unpack_bar in times:
+        print_row(name, "pack", medians["pack"], medians[pack], who, pack_bar)
+        print_row(name, "unpack", medians["unpack"], medians[unpack], who, unpack_bar)
+
+
+def print_row(name, what, ours, other, who, bar):
+    print(f"{name}\t{what}\t{ours:.6f}\t{other:.6f}\t{ours / other:.3f}\t{who}\t{bar}", flush=True)
 
 
 def main():
     npk, root = sys.argv[1], pathlib.Path(sys.argv[2]) / "npk-pack-bench"
     repeats = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     root.mkdir()
-    print("data\tmeasure\tours\tother\tratio\tname", flush=True)
+    print("data\tmeasure\tours\tother\tratio\tname\tbar", flush=True)
     try:
         for name, array in datasets():
             measure(npk, root, name, array, repeats)
