@@ -15,6 +15,7 @@
 #include <cjson/cJSON.h>
 
 #include "control_table.h"
+#include "pkg.h"
 
 /* ---- lists ----------------------------------------------------------------------------------------------------------- */
 
@@ -166,6 +167,13 @@ static void fill_stats(fs_state *fs, fact_list *l)
         put_number(l, counters[i].key,
                    atomic_load_explicit((const _Atomic uint64_t *)(const void *)at, memory_order_relaxed));
     }
+    if (!fs->pkg)
+        return;
+    uint64_t bytes, hits, misses;
+    npk_package_cache(fs->pkg->package, &bytes, &hits, &misses);
+    put_number(l, "frame_bytes_kept", bytes);
+    put_number(l, "frames_found", hits);
+    put_number(l, "frames_decoded", misses);
 }
 
 static int render_stats(fs_state *fs, const char *path, fs_text *out)

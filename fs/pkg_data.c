@@ -26,6 +26,7 @@ typedef struct pkg_handle {
     npk_package_file *file; /* NULL: a control */
     fs_text text;
     uint64_t entry, frame_bytes, bytes;
+    bool contiguous; /* stored as it is */
     _Atomic uint64_t next;   /* where the last read ended */
     _Atomic unsigned streak; /* reads that followed the one before them */
     _Atomic uint64_t asked; /* up to where frames were asked for ahead */
@@ -56,7 +57,8 @@ static int open_file(fs_state *fs, const pkg_node *n, pkg_handle *h)
     if (n->entry == 0 || e.kind != NPK_ENTRY_FILE)
         return n->entry == 0 || e.kind == NPK_ENTRY_DIRECTORY ? -EISDIR : -ELOOP;
     h->entry = n->entry - 1;
-    h->frame_bytes = e.contiguous ? 0 : e.frame_bytes;
+    h->frame_bytes = e.frame_bytes;
+    h->contiguous = e.contiguous;
     h->bytes = e.bytes;
     COUNT_ADD(opens, 1);
     int err = npk_package_file_open(fs->pkg->package, h->entry, &h->file);
@@ -73,7 +75,7 @@ static int open_file(fs_state *fs, const pkg_node *n, pkg_handle *h)
  * open of a large compressed array has it, and those after it share the cache. */
 static bool wants_direct_io(fs_state *fs, const pkg_handle *h)
 {
-    if (!fs->direct_mmap || h->frame_bytes == 0 || h->bytes < LARGE_READ)
+    if (!fs->direct_mmap || h->contiguous || h->bytes < LARGE_READ)
         return false;
     uint64_t bit = UINT64_C(1) << (h->entry % 64);
     return !(atomic_fetch_or_explicit(&fs->pkg->opened[h->entry / 64], bit, memory_order_relaxed) & bit);

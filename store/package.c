@@ -263,6 +263,12 @@ void npk_package_close(npk_package **package)
         free(r);
     }
     npk__cache_free(p->cache);
+    for (size_t i = 0; i < sizeof(p->proofs) / sizeof(p->proofs[0]); i++) {
+        for (npk__proof *proof = p->proofs[i], *next; proof; proof = next) {
+            next = proof->next;
+            free(proof);
+        }
+    }
     if (p->map)
         munmap((void *)(uintptr_t)p->map, p->source.bytes);
     if (p->source.close)

@@ -24,6 +24,13 @@ typedef struct npk__reader {
     struct npk__reader *next;
 } npk__reader;
 
+/* Which frames of a contiguous file had the right checksum: known for as long as the package is open. */
+typedef struct npk__proof {
+    struct npk__proof *next;
+    uint64_t entry;
+    _Atomic uint64_t bits[];
+} npk__proof;
+
 struct npk_package {
     npk__source source;
     char *label; /* for sentences */
@@ -38,6 +45,7 @@ struct npk_package {
     npk__reader *readers;
     const uint8_t *map; /* all of it, once somebody wanted contiguous bytes; else NULL */
     npk_package_file *files; /* open ones, at most one an entry */
+    npk__proof *proofs[256]; /* by entry */
 };
 
 struct npk_package_file {
@@ -51,7 +59,7 @@ struct npk_package_file {
     uint64_t one_at; /* the same for a single frame */
     uint32_t one_size;
     _Atomic uint64_t page; /* an offset in the file that is to begin a page of memory where frames are decoded */
-    _Atomic uint64_t *proved; /* contiguous: a bit for each frame whose checksum was found right */
+    npk__proof *proof; /* contiguous: the package's */
     unsigned references;
     npk_package_file *next;
 };
@@ -63,7 +71,7 @@ npk__pkg_record npk__package_record(const npk_package *p, uint64_t i);
 uint64_t npk__package_contiguous(const npk_package *p, uint64_t i);
 
 /* Read the table of an entry without caching the file. */
-int npk__package_table(const npk_package *p, npk_package_file *f, npk__codec *codec);
+int npk__package_table(npk_package *p, npk_package_file *f, npk__codec *codec);
 void npk__package_file_clear(npk_package_file *f);
 
 npk__reader *npk__reader_take(npk_package *p); /* NULL without memory */
@@ -72,7 +80,10 @@ void npk__reader_give(npk_package *p, npk__reader *r);
 int npk__package_frame(npk_package_file *f, npk__reader *r, uint64_t frame, uint8_t *out);
 /* Hold the decoded frame; npk__cache_put gives it back. */
 int npk__package_hold(npk_package_file *f, uint64_t frame, npk__cached **out);
-/* Contiguous: find the frame's checksum right, once. */
+/* The package from its begin to its end, mapped once. NULL: it cannot be. */
+const uint8_t *npk__package_mapping(npk_package *p);
+/* Contiguous: was the frame's checksum found right? Find it so, once. */
+bool npk__package_is_proved(const npk_package_file *f, uint64_t frame);
 int npk__package_prove(npk_package_file *f, uint64_t frame);
 /* Exactly `bytes` bytes of the data behind the head. */
 int npk__package_data(npk_package_file *f, uint64_t offset, void *out, size_t bytes);

@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "fail.h"
+#include "guard.h"
 #include "package.h"
 #include "path.h"
 
@@ -143,7 +144,24 @@ static int single_frame(const npk_package *p, npk_package_file *f)
     return 0;
 }
 
-int npk__package_table(const npk_package *p, npk_package_file *f, npk__codec *codec)
+/* NULL without memory. */
+static npk__proof *proof_of(npk_package *p, uint64_t entry, uint64_t frames)
+{
+    npk__proof **at = &p->proofs[entry % (sizeof(p->proofs) / sizeof(p->proofs[0]))];
+    pthread_mutex_lock(&p->mutex);
+    npk__proof *proof = *at;
+    while (proof && proof->entry != entry)
+        proof = proof->next;
+    if (!proof && (proof = calloc(1, sizeof(*proof) + (frames / 64 + 1) * sizeof(proof->bits[0])))) {
+        proof->entry = entry;
+        proof->next = *at;
+        *at = proof;
+    }
+    pthread_mutex_unlock(&p->mutex);
+    return proof;
+}
+
+int npk__package_table(npk_package *p, npk_package_file *f, npk__codec *codec)
 {
     const npk__pkg_record *r = &f->record;
     f->frames = npk__pkg_frames(r);
@@ -160,10 +178,10 @@ int npk__package_table(const npk_package *p, npk_package_file *f, npk__codec *co
     if (contiguous) {
         f->sum = (uint64_t *)(void *)table;
         f->one_at = npk__package_contiguous(p, f->entry);
-        f->proved = calloc(f->frames / 64 + 1, sizeof(*f->proved));
+        f->proof = proof_of(p, f->entry, f->frames);
         if (table_at != f->one_at + r->head + r->data)
             return damaged(f, "the table of frames");
-        return f->proved ? 0 : npk__fail(-ENOMEM, "out of memory");
+        return f->proof ? 0 : npk__fail(-ENOMEM, "out of memory");
     }
     f->size = (uint32_t *)(void *)table;
     f->at = calloc(f->frames, sizeof(*f->at));
@@ -175,11 +193,10 @@ void npk__package_file_clear(npk_package_file *f)
     free(f->at);
     free(f->size);
     free(f->sum);
-    free((void *)f->proved);
     f->at = NULL;
     f->size = NULL;
     f->sum = NULL;
-    f->proved = NULL;
+    f->proof = NULL;
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -269,6 +286,16 @@ void npk_package_file_close(npk_package_file **file)
 
 /* ---- frames ------------------------------------------------------------------------------------------------------ */
 
+bool npk__package_is_proved(const npk_package_file *f, uint64_t frame)
+{
+    return f->proof && atomic_load_explicit(&f->proof->bits[frame / 64], memory_order_acquire) >> (frame % 64) & 1;
+}
+
+static void note_proved(npk_package_file *f, uint64_t frame)
+{
+    atomic_fetch_or_explicit(&f->proof->bits[frame / 64], UINT64_C(1) << (frame % 64), memory_order_release);
+}
+
 int npk__package_frame(npk_package_file *f, npk__reader *reader, uint64_t frame, uint8_t *out)
 {
     const npk__pkg_record *r = &f->record;
@@ -276,7 +303,10 @@ int npk__package_frame(npk_package_file *f, npk__reader *reader, uint64_t frame,
     size_t bytes = npk__pkg_frame_bytes(r, frame);
     if (r->layout == NPK__PKG_CONTIGUOUS) {
         int err = source->read(source, out, bytes, f->one_at + r->head + frame * r->frame);
-        return err || npk__frame_hash(r, frame, out, bytes) != f->sum[frame] ? damaged_frame(f, frame) : 0;
+        if (err || npk__frame_hash(r, frame, out, bytes) != f->sum[frame])
+            return damaged_frame(f, frame);
+        note_proved(f, frame);
+        return 0;
     }
     uint32_t stored = f->size ? f->size[frame] : f->one_size, said;
     uint64_t at = f->size ? f->at[frame] : f->one_at, hash;
@@ -334,22 +364,41 @@ static int part_of_frame(npk_package_file *f, uint64_t frame, size_t skip, uint8
     return 0;
 }
 
-static bool is_proved(const npk_package_file *f, uint64_t frame)
+struct mapped_frame {
+    const npk_package_file *file;
+    uint64_t frame;
+    const uint8_t *at;
+    bool fits;
+};
+
+static int hash_mapped(void *ctx)
 {
-    return atomic_load_explicit(&f->proved[frame / 64], memory_order_acquire) >> (frame % 64) & 1;
+    struct mapped_frame *m = ctx;
+    const npk__pkg_record *r = &m->file->record;
+    m->fits = npk__frame_hash(r, m->frame, m->at, npk__pkg_frame_bytes(r, m->frame)) == m->file->sum[m->frame];
+    return 0;
 }
 
 int npk__package_prove(npk_package_file *f, uint64_t frame)
 {
-    if (is_proved(f, frame))
+    if (npk__package_is_proved(f, frame))
         return 0;
+    const uint8_t *map = npk__package_mapping(f->package);
+    uint64_t bytes = npk__pkg_frame_bytes(&f->record, frame);
+    struct mapped_frame m = {.file = f, .frame = frame};
+    m.at = map ? map + f->one_at + f->record.head + frame * f->record.frame : NULL;
+    int err = map ? npk__guarded(m.at, bytes, hash_mapped, &m) : -ENOSYS;
+    if (!err && m.fits) {
+        note_proved(f, frame);
+        return 0;
+    }
+    if (err != -ENOSYS)
+        return damaged_frame(f, frame);
     npk__reader *reader = npk__reader_take(f->package);
-    uint8_t *whole = reader ? payload_buffer(reader, npk__pkg_frame_bytes(&f->record, frame)) : NULL;
-    int err = whole ? npk__package_frame(f, reader, frame, whole) : npk__fail(-ENOMEM, "out of memory");
+    uint8_t *whole = reader ? payload_buffer(reader, bytes) : NULL;
+    err = whole ? npk__package_frame(f, reader, frame, whole) : npk__fail(-ENOMEM, "out of memory");
     if (reader)
         npk__reader_give(f->package, reader);
-    if (!err)
-        atomic_fetch_or_explicit(&f->proved[frame / 64], UINT64_C(1) << (frame % 64), memory_order_release);
     return err;
 }
 
@@ -421,9 +470,11 @@ void npk_package_file_page(npk_package_file *f, uint64_t offset)
 npk_err npk_package_file_prefetch(npk_package_file *f, uint64_t offset)
 {
     const npk__pkg_record *r = &f->record;
-    if (r->layout != NPK__PKG_FRAMES || offset >= r->head + r->data)
+    if (r->layout == NPK__PKG_EMPTY || offset >= r->head + r->data)
         return 0;
     uint64_t frame = offset < r->head ? 0 : (offset - r->head) / r->frame;
+    if (r->layout == NPK__PKG_CONTIGUOUS)
+        return npk__package_prove(f, frame);
     if (npk__cache_has(f->package->cache, f->entry, frame))
         return 0;
     npk__cached *held;

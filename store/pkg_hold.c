@@ -11,8 +11,7 @@
 #include "io.h"
 #include "package.h"
 
-/* The package from its begin to its end, mapped once. NULL: it cannot be. */
-static const uint8_t *mapping(npk_package *p)
+const uint8_t *npk__package_mapping(npk_package *p)
 {
     pthread_mutex_lock(&p->mutex);
     if (!p->map && p->source.fd >= 0) {
@@ -40,7 +39,7 @@ static int hold_head(npk_package_file *f, uint64_t offset, size_t bytes, npk_hel
 /* Frames that were not proved yet are read once for that; then the mapping is as good as a copy. */
 static int hold_in_place(npk_package_file *f, uint64_t offset, size_t bytes, npk_held *out)
 {
-    const uint8_t *map = mapping(f->package);
+    const uint8_t *map = npk__package_mapping(f->package);
     uint64_t first = offset / f->record.frame, last = (offset + bytes - 1) / f->record.frame;
     if (!map)
         return -ENOTSUP;

@@ -359,6 +359,43 @@ static void in_sequence(void)
     end(&p);
 }
 
+/* A package that is cut while its stored arrays are read: an error for what is gone, no SIGBUS, and the rest reads right. */
+static void cut_meanwhile(void)
+{
+    place p = begin();
+    npk_package *k = NULL;
+    npk_package_file *f = NULL;
+    npk_held pieces[4];
+    uint64_t i, bytes = 1u << 20;
+    uint8_t *data = calloc(1, bytes);
+    const char *const all[] = {"*", NULL};
+    const npk_pack_options raw = {.frame_bytes = 65536, .raw = all};
+    NEED(data);
+    for (uint64_t at = 0; at < bytes; at++)
+        data[at] = (uint8_t)(at >> 8);
+    packages_save(&p, "stored", "uint8", bytes / 64, 64, data);
+    NEED(npk_pack(p.store, package, &raw) == 0);
+    NEED(npk_package_open(package, &k) == 0);
+    NEED(npk_package_find(k, "stored.npy", 10, &i) == 0 && npk_package_file_open(k, i, &f) == 0);
+    npk_entry e;
+    npk_package_entry(k, i, &e);
+    CHECK(e.contiguous);
+    CHECK_EQ(npk_package_file_prefetch(f, 70000), 0);
+    NEED(truncate(package, (off_t)(e.contiguous_at + bytes / 2)) == 0);
+    CHECK_EQ(npk_package_file_prefetch(f, bytes - 1), -EIO);
+    CHECK_HAS(npk_error(), "stored.npy");
+    size_t count = 0;
+    CHECK_EQ(npk_package_file_hold(f, bytes - 100000, 65536, pieces, 4, &count), -EIO);
+    CHECK_EQ(npk_package_file_read(f, bytes - 100000, data, 64), -EIO);
+    CHECK_EQ(npk_package_file_hold(f, 128 + 200000, 65536, pieces, 4, &count), 0);
+    CHECK(count == 1 && memcmp(pieces[0].data, data + 200000, pieces[0].bytes) == 0);
+    npk_package_release(k, pieces, count, false);
+    npk_package_file_close(&f);
+    npk_package_close(&k);
+    free(data);
+    end(&p);
+}
+
 int main(void)
 {
     umask(022);
@@ -372,5 +409,6 @@ int main(void)
     RUN(changed_meanwhile);
     RUN(deleted_rows);
     RUN(in_sequence);
+    RUN(cut_meanwhile);
     return UNIT_RESULT();
 }
