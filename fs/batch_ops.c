@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -281,18 +282,57 @@ static void route_rmdir(fuse_req_t req, fuse_ino_t ino, const char *name)
     fuse_reply_err(req, -err);
 }
 
+/* A change of several arrays that names the file is waited for, and one that a killed process left is finished, as is a
+ * replace of its rows, before anybody reads or moves it (P17). path is freed. 0, or the error to answer. */
+static int await_path(fs_state *fs, char *path)
+{
+    int err = path ? npk_await(fs->store, path, NPK_SETTLE_TRY) : 0;
+    if (err == -EAGAIN) {
+        loop_yield(fs);
+        err = npk_await(fs->store, path, 0);
+    }
+    if (err)
+        fs_note_failure(fs, path, npk_error());
+    free(path);
+    return err;
+}
+
+static int await(fs_state *fs, fs_node *n)
+{
+    if (n->kind != NODE_STORE || n->type != S_IFREG || !node_is_named_like_array(fs, n))
+        return 0;
+    return await_path(fs, node_path(fs, n));
+}
+
+/* The same before a name is moved, removed or covered: what is to be redone is found by it. */
+static int await_name(fs_state *fs, fs_node *parent, const char *name)
+{
+    if (parent->kind != NODE_STORE || !is_array_name(name) || fs->read_only)
+        return 0;
+    char *above = node_path(fs, parent), *path = NULL;
+    if (above && asprintf(&path, "%s%s%s", above, *above ? "/" : "", name) < 0)
+        path = NULL;
+    free(above);
+    return await_path(fs, path);
+}
+
 static void route_unlink(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
     fs_state *fs = fs_of(req);
     fs_node *parent = node_of(fs, ino);
     fs_batch *b;
     place p;
+    int err;
     if (!is_batch(parent)) {
-        next.unlink(req, ino, name);
+        err = await_name(fs, parent, name);
+        if (err)
+            fuse_reply_err(req, -err);
+        else
+            next.unlink(req, ino, name);
         return;
     }
     loop_yield(fs);
-    int err = parent->kind != NODE_BATCH_DIR ? -EPERM : child_place(fs, parent, name, &p);
+    err = parent->kind != NODE_BATCH_DIR ? -EPERM : child_place(fs, parent, name, &p);
     if (!err && !*p.name)
         err = -ENOENT;
     if (!err)
@@ -310,8 +350,15 @@ static void route_rename(fuse_req_t req, fuse_ino_t ino, const char *name, fuse_
                          unsigned flags)
 {
     fs_state *fs = fs_of(req);
-    if (is_batch(node_of(fs, ino)) || is_batch(node_of(fs, to)))
+    if (is_batch(node_of(fs, ino)) || is_batch(node_of(fs, to))) {
         fuse_reply_err(req, EXDEV); /* mv copies then: an array in a batch has the name that it will have */
+        return;
+    }
+    int err = await_name(fs, node_of(fs, ino), name);
+    if (!err)
+        err = await_name(fs, node_of(fs, to), new_name);
+    if (err)
+        fuse_reply_err(req, -err);
     else
         next.rename(req, ino, name, to, new_name, flags);
 }
@@ -432,24 +479,6 @@ static int open_node(fs_state *fs, fs_node *n, const place *p, bool create, stru
     fi->fh = (uint64_t)(uintptr_t)h;
     fi->direct_io = 1;
     return 0;
-}
-
-/* A change of several arrays that names the file is waited for, and one that a killed process left is finished, before
- * anybody reads it (P17). 0, or the error to answer. */
-static int await(fs_state *fs, fs_node *n)
-{
-    if (n->kind != NODE_STORE || n->type != S_IFREG || !node_is_named_like_array(fs, n))
-        return 0;
-    char *path = node_path(fs, n);
-    int err = path ? npk_await(fs->store, path, NPK_SETTLE_TRY) : 0;
-    if (err == -EAGAIN) {
-        loop_yield(fs);
-        err = npk_await(fs->store, path, 0);
-    }
-    if (err)
-        fs_note_failure(fs, path, npk_error());
-    free(path);
-    return err;
 }
 
 static void route_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
