@@ -587,7 +587,8 @@ int main(int argc, char **argv)
         if (result)
             answer_bytes = 0;
         printf("%d\t%zu\t%s\n", result, answer_bytes, result ? npk_error() : "");
-        fwrite(answer, 1, answer_bytes, stdout);
+        if (answer_bytes > 0)
+            fwrite(answer, 1, answer_bytes, stdout);
         fflush(stdout);
     }
     for (unsigned i = 0; i < MOST_BATCHES; i++)

@@ -7,7 +7,7 @@ sh_t 'npk bench s --size 8 --repeats 1 --json | "$PYTHON" -c "
 import json, sys
 lines = json.load(sys.stdin)
 print(len(lines), all(line[\"store_us\"] > 0 and line[\"plain_us\"] > 0 and line[\"ratio\"] > 0 for line in lines))"'
-sh_t 'npk bench s --size 8 --repeats 1 --text | head -n 1'
+sh_t 'npk bench s --size 8 --repeats 1 --text | head -n 1 | tr -s " "'
 sh_t 'find s | sort'
 sh_t 'npk bench s --size 8 --repeats 1 --search | cut -f 1'
 t bench s --size 7
