@@ -144,9 +144,10 @@ static fs_state *state_new(const fs_options *o, npk_store *store)
         fs->source_path = descriptor_path(npk_package_fd(npk_store_package(store)));
         return fs;
     }
-    fs->upper = npk_store_lower(store) != NULL;
-    if (fs->upper)
-        npk_package_set_cache(npk_store_lower(store), o->cache_bytes);
+    npk_package *lower;
+    fs->upper = npk_store_is_upper(store);
+    if (fs->upper && npk_store_lower(store, &lower) == 0)
+        npk_package_set_cache(lower, o->cache_bytes);
     fs->stack_depth = stack_depth_for(fs->root_fd);
     fs->leases_prove = npk_leases_prove(store, &fs->lease_reason);
     fs->source_path = descriptor_path(fs->root_fd);

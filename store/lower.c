@@ -355,9 +355,22 @@ npk_err npk_copy_up(npk_store *s, const char *path)
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-npk_package *npk_store_lower(npk_store *s)
+npk_err npk_store_lower(npk_store *s, npk_package **out)
 {
-    return s->lower;
+    return npk__lower_package(s, out);
+}
+
+bool npk_store_is_upper(npk_store *s)
+{
+    char *path = NULL;
+    uint64_t bytes, sum;
+    if (s->package)
+        return false;
+    int there = npk__lower_noted(s->root_fd, &path, &bytes, &sum);
+    for (unsigned i = 0; there == 0 && i < s->above_count; i++)
+        there = npk__lower_noted(s->above[i].fd, &path, &bytes, &sum);
+    free(path);
+    return there != 0; /* also when it cannot be read: its placeholders are no plain files */
 }
 
 /* Is the directory an upper of this package, or can it be made one? */

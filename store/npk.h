@@ -669,8 +669,10 @@ npk_err npk_package_file_stat(npk_package_file *f, npk_info *out);
  * function. Removing, renaming, deleting rows and changing attributes need no data. flags as for npk_store_open, without
  * NPK_CREATE. -EEXIST (neither empty nor an upper), -EINVAL (an upper of another package). */
 npk_err npk_overlay_open(const char *package, const char *dir, unsigned flags, npk_store **out);
-/* The package of npk_overlay_open, owned by the handle; NULL for another store. */
-npk_package *npk_store_lower(npk_store *s);
+/* Does the store, or one that holds it as a group, lie over a package? */
+bool npk_store_is_upper(npk_store *s);
+/* That package, owned by the handle, opened if need be. -EREMOTE: it is not where it was, or the store has none. */
+npk_err npk_store_lower(npk_store *s, npk_package **out);
 /* Give the file at `path` (with its suffix) its data, if it is a placeholder: whole and durable, or not at all. Everything
  * in the engine that writes rows does so itself; this is for whoever serves the files. Mode, times, attributes, deleted
  * rows and names stay, the inode is another one. -ENOSPC, -EIO (a damaged frame), -EMLINK; -EREMOTE: without its package. */

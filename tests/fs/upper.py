@@ -382,6 +382,36 @@ def replaced_without_a_copy():
 
 
 @test
+def mounted_like_any_store():
+    """The upper itself, or a group of it, without a word of the package."""
+    with Upper() as u:
+        x, ids = (np.load(u.own + "/store/" + n) for n in ("x.npy", "g/ids.npy"))
+        u.mount.stop()
+        u.mount = None
+        with Mount(MODE, store=u.dir) as m:
+            expect((np.load(m.path("x.npy")) == x).all(), True)
+            with open(m.path("x.npy"), "ab") as f:
+                f.write(x[:2].tobytes())
+            expect(np.load(m.path("x.npy")).shape, (5002, 16))
+        with Mount(MODE, store=u.dir + "/g") as m:
+            expect((np.load(m.path("ids.npy")) == ids).all(), True)
+            w = np.load(m.path("ids.npy"), mmap_mode="r+")
+            w[3] = -3
+            w.flush()
+            del w
+        ids[3] = -3
+        os.rename(u.package, u.own + "/away")
+        with Mount(MODE, store=u.dir) as m:
+            expect((np.load(m.path("g/ids.npy")) == ids).all(), True)
+            expect(err(open, m.path("g/deep/u8.npy"), "rb"), "EREMOTE")
+            expect(err(open, m.path("g/deep/u8.npy"), "ab"), "EREMOTE")
+            expect("upper=" in m.fact("last_error"), True)
+        os.rename(u.own + "/away", u.package)
+        u.again()
+        expect((np.load(u.path("g/ids.npy")) == ids).all(), True)
+
+
+@test
 def what_is_removed_stays_away():
     with Upper() as u:
         shutil.rmtree(u.path("g"))
