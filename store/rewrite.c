@@ -5,8 +5,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "digits.h"
 #include "fail.h"
@@ -29,6 +32,7 @@
  */
 #define LONG_RUN (UINT64_C(256) << 10)
 #define GATHERED ((size_t)1 << 20)
+#define MOST_THREADS 7 /* beside the caller's */
 
 static int lease_lost(const npk_target *t)
 {
@@ -131,34 +135,88 @@ static int copy_live(struct copy *c)
     return err;
 }
 
-/* Elements of the shown data in another type, through memory. */
+/* ---- elements in another type ---------------------------------------------------------------------------------- */
+
+/* Pieces of the shown data go through the memory of as many threads as there are cores. */
+struct converting {
+    const struct copy *c;
+    npk__shown shown;
+    uint64_t elements;
+    size_t piece; /* elements */
+    _Atomic uint64_t next, done; /* elements */
+    atomic_int err;
+};
+
+/* No sentence: it would be another thread's. */
+static int convert_piece(const struct converting *w, uint64_t at, size_t n, uint8_t *in, uint8_t *out)
+{
+    const struct copy *c = w->c;
+    const npk_conversion *v = c->r->convert;
+    size_t from = v->casting.from_bytes, to = v->casting.to_bytes;
+    ssize_t got = c->t->marks.known.deleted > 0
+                      ? npk__shown_read(&w->shown, c->from, at * from, in, n * from)
+                      : npk__pread_full(c->from, in, n * from, w->shown.data_offset + at * from);
+    if (got < 0 || (size_t)got < n * from)
+        return got < 0 ? (int)got : -EIO;
+    npk__convert(v, out, in, n);
+    return npk__pwrite_full(c->to, out, n * to, c->r->header_bytes + at * to);
+}
+
+/* between, after each piece: that of the thread that may stop the others; NULL in these. */
+static int convert_pieces(struct converting *w, struct copy *between)
+{
+    uint8_t *in = malloc(2 * GATHERED);
+    int err = in ? 0 : -ENOMEM;
+    while (!err && atomic_load(&w->err) == 0) {
+        uint64_t at = atomic_fetch_add(&w->next, w->piece);
+        if (at >= w->elements)
+            break;
+        size_t n = w->elements - at < w->piece ? (size_t)(w->elements - at) : w->piece;
+        err = convert_piece(w, at, n, in, in + GATHERED);
+        uint64_t done = err ? 0 : atomic_fetch_add(&w->done, n) + n;
+        if (err && between)
+            npk__fail_errno(err, between->t->name);
+        if (!err && between) {
+            between->done = done * between->r->convert->casting.to_bytes;
+            err = pause_copy(between);
+        }
+    }
+    if (err)
+        atomic_store(&w->err, err);
+    free(in);
+    return err;
+}
+
+static void *convert_beside(void *arg)
+{
+    (void)convert_pieces(arg, NULL);
+    return NULL;
+}
+
 static int copy_converted(struct copy *c)
 {
     const npk_header *h = &c->t->info.header;
-    const npk_conversion *v = c->r->convert;
-    const npk_known *k = &c->t->marks.known;
-    const npk__shown shown = {
-        .live = k->live, .rows = npk__target_rows(c->t), .row_bytes = h->row_bytes, .data_offset = h->data_offset};
-    size_t from = v->casting.from_bytes, to = v->casting.to_bytes, most = GATHERED / (from > to ? from : to);
-    uint8_t *in = malloc(2 * GATHERED), *out = in + GATHERED;
-    int err = in ? 0 : npk__fail(-ENOMEM, "out of memory");
-    while (!err && c->done < c->r->data_bytes) {
-        uint64_t at = c->done / to, left = c->r->data_bytes / to - at;
-        size_t n = left < most ? (size_t)left : most;
-        ssize_t got = k->deleted > 0 ? npk__shown_read(&shown, c->from, at * from, in, n * from)
-                                     : npk__pread_full(c->from, in, n * from, h->data_offset + at * from);
-        err = got < 0 ? (int)got : (size_t)got < n * from ? -EIO : 0;
-        if (!err) {
-            npk__convert(v, out, in, n);
-            err = npk__pwrite_full(c->to, out, n * to, c->r->header_bytes + c->done);
-        }
-        if (err)
-            npk__fail_errno(err, c->t->name);
-        c->done += n * to;
-        if (!err)
-            err = pause_copy(c);
-    }
-    free(in);
+    const kn_casting *v = &c->r->convert->casting;
+    struct converting w = {.c = c,
+                           .shown = {.live = c->t->marks.known.live,
+                                     .rows = npk__target_rows(c->t),
+                                     .row_bytes = h->row_bytes,
+                                     .data_offset = h->data_offset},
+                           .elements = c->r->data_bytes / v->to_bytes,
+                           .piece = GATHERED / (v->from_bytes > v->to_bytes ? v->from_bytes : v->to_bytes)};
+    pthread_t threads[MOST_THREADS];
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned count = 0, most = cores < 2 ? 0 : cores > MOST_THREADS ? MOST_THREADS : (unsigned)cores - 1;
+    if (w.elements / w.piece < 2 * (uint64_t)most) /* not worth a thread */
+        most = 0;
+    while (count < most && pthread_create(&threads[count], NULL, convert_beside, &w) == 0)
+        count++;
+    int err = convert_pieces(&w, c);
+    for (unsigned i = 0; i < count; i++)
+        pthread_join(threads[i], NULL);
+    if (!err && (err = atomic_load(&w.err)) != 0)
+        npk__fail_errno(err, c->t->name);
+    c->done = c->r->data_bytes;
     return err;
 }
 

@@ -115,6 +115,44 @@ static void test_deleted_and_named(void)
     place_end(&p);
 }
 
+/* More than one piece for each thread. */
+static void test_large(void)
+{
+    enum { ROWS = 1500000 };
+    place p = place_begin();
+    npk_array *a = NULL;
+    npk_rows third = {0};
+    uint64_t wrong = 0;
+    const uint64_t shape[2] = {ROWS, ROW_FLOATS};
+    float *data = malloc(ROWS * ROW_BYTES);
+    double *got = malloc(ROWS * ROW_FLOATS * sizeof(*got));
+    NEED(data && got);
+    for (size_t i = 0; i < ROWS * ROW_FLOATS; i++)
+        data[i] = (float)i / 8;
+    const npk_array_in in = {.name = "x", .dtype = "float32", .shape = shape, .ndim = 2, .data = data};
+    NEED(npk_save(p.store, &in, 1) == 0 && npk_rows_parse("::3", 3, ROWS, &third) == 0);
+    for (int dropped = 0; dropped < 2; dropped++) {
+        if (dropped)
+            NEED(npk_drop_rows(p.store, "x", &third, NPK_ANY_GENERATION, NULL) == 0);
+        CHECK_EQ(cast(&p, "x", dropped ? "float32" : "float64"), 0);
+        CHECK_EQ(cast(&p, "x", "float64"), 0);
+        NEED(npk_array_open(p.store, "x", &a) == 0);
+        uint64_t rows = npk_array_info(a)->rows;
+        CHECK_EQ(rows, dropped ? ROWS / 3 * 2 : ROWS);
+        CHECK_EQ(npk_read_all(a, got), 0);
+        npk_array_close(&a);
+        for (size_t i = 0; i < rows * ROW_FLOATS; i++) {
+            size_t row = i / ROW_FLOATS;
+            wrong += got[i] != (double)data[(dropped ? row / 2 * 3 + 1 + row % 2 : row) * ROW_FLOATS + i % ROW_FLOATS];
+        }
+    }
+    CHECK_EQ(wrong, 0);
+    npk_rows_clear(&third);
+    free(data);
+    free(got);
+    place_end(&p);
+}
+
 static void test_others(void)
 {
     place p = place_begin();
@@ -200,6 +238,7 @@ int main(void)
         return skipped;
     RUN(test_kinds);
     RUN(test_deleted_and_named);
+    RUN(test_large);
     RUN(test_others);
     RUN(test_refused);
     return UNIT_RESULT();
