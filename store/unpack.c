@@ -21,7 +21,7 @@
 #include "unpack_dir.h"
 #include "unpack_rows.h"
 
-#define PIECE       (UINT64_C(4) << 20)
+#define PIECE       (UINT64_C(512) << 10) /* what is decoded before it is written: it stays in the cache of a processor */
 #define MAX_THREADS 64
 
 /* A file that is being written by one or more workers. */
