@@ -70,7 +70,7 @@ typedef void kn_widen(const kn_block *b, float *out);
 typedef void kn_log_rows(const kn_block *b, float epsilon, float *out, float *norm, float *floor);
 /* For js: xlogx[i] = sum of x ln x, weight[i] = 2 sum |x ln x| + sum |x|; NaN for x < 0. Rows are float. */
 typedef void kn_entropy(const kn_block *b, float *xlogx, float *weight);
-/* few_mean_log_f32 gives the sum of (q + x) ln((q + x) / 2), and NaN for anything negative. panel_dot_i8 takes rows
+/* few_mean_log_f32 gives the sum of (q + x) ln((q + x) / 2), and anything where one is negative. panel_dot_i8 takes rows
  * with every byte's highest bit flipped. A panel function that is NULL is none: use `few`. */
 typedef struct kn_distance {
     kn_isa isa;

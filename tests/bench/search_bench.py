@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Search against the limits of the machine and against other libraries, in one interleaved run.
 
-Usage: NPK_LIB=.../libnpk.so search_bench.py [--rows N] [--repeats N] [--dir DIR] [SECTION...]
+Usage: NPK_LIB=.../libnpk.so search_bench.py [--rows N] [--repeats N] [--dir DIR] [--disk DIR] [SECTION...]
 
 Each line of the TSV is a ratio of times, ours over the other's (below 1: ours is faster), medians of repeats taken in
 turn; for rows "of peak" it is the share of the peak that we reach. `bar` is what is aimed at; a row that misses it
@@ -94,13 +94,14 @@ class Limits:
 class Bench:
     def __init__(self, options, folder):
         self.rows, self.repeats = options.rows, options.repeats
-        self.folder = pathlib.Path(folder)
+        self.folder, self.disk = pathlib.Path(folder), options.disk
         self.rng = np.random.default_rng(1)
         self.limits = Limits(folder)
         self.fma_peak = self.limits.fma()
         self.vnni_peak = self.limits.vnni()
+        self.simsimd = attempt("simsimd")  # once usearch is loaded it refuses all arrays
         self.faiss, self.torch, self.sklearn = attempt("faiss"), attempt("torch"), attempt("sklearn.neighbors")
-        self.usearch, self.simsimd, self.numpack = attempt("usearch.index"), attempt("simsimd"), attempt("numpack")
+        self.usearch, self.numpack = attempt("usearch.index"), attempt("numpack")
         if self.torch:
             self.torch.set_num_threads(THREADS)
         if self.faiss:
@@ -356,7 +357,99 @@ class Bench:
         path.unlink()
 
 
-SECTIONS = ["one", "ten", "hundred", "thousand", "wide", "half", "int8", "bits", "distributions", "orders", "deleted", "file"]
+    def mount(self):
+        """A query written to a mount and its answer read there, against the call that the mount makes: open and search."""
+        daemon = os.environ.get("NPKFS_BIN", str(pathlib.Path(os.environ["NPK_LIB"]).parent.parent / "bin" / "npkfs"))
+        path, q = self.random_f32(), self.queries(64)
+        point = tempfile.mkdtemp(prefix="npk-bench.mnt.")
+        if subprocess.run([daemon, str(self.folder), point], check=False).returncode != 0:
+            print("# no mount here: the row of cat is left out")
+            return
+        turn = iter(range(10 ** 6))
+
+        def cat():
+            with open(f"{point}/.npk/{path.name}/search/q.cosine.10.tsv", encoding="ascii") as file:
+                file.read()
+
+        def library():
+            with npk.Array(path) as array:
+                npk.search(array, q[next(turn) % 64], "cosine", 10)
+
+        def fresh_query():
+            np.save(f"{point}/.npk/{path.name}/search/q.npy", q[next(turn) % 64])
+
+        times = {"cat": [], "library": []}
+        try:
+            for _ in range(self.repeats + 1):
+                fresh_query()
+                times["cat"].append(clock(cat))
+                times["library"].append(clock(library))
+        finally:
+            subprocess.run(["umount", point], check=False)
+            os.rmdir(point)
+        ours, other = (statistics.median(times[n][1:]) for n in ("cat", "library"))
+        print(f"cat q.cosine.10.tsv in the mount\topen and search\t{ours * 1e3:.2f}\t{other * 1e3:.2f}\t{ours / other:.3f}\t"
+              f"<=+3ms\t{'met' if ours - other <= 0.003 else 'MISSED'}", flush=True)
+
+    def limited(self):
+        """A file of twice the memory that the process may use, on a disk."""
+        half = 256 << 20
+        group = memory_group(half)
+        if group is None:
+            print("# no memory cgroup can be made here: the row of the limited file is left out")
+            return
+        with tempfile.NamedTemporaryFile(prefix="npk-bench.", suffix=".npy", dir=self.disk) as file:
+            np.save(file, self.rng.standard_normal((2 * half // 512, 128), dtype="f4"))
+            file.flush()
+            os.fsync(file.fileno())
+            times, peak = {"ours": [], "read": []}, 0
+            for _ in range(3):
+                for what in times:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    out = subprocess.run([sys.executable, __file__, "--one-pass", what, file.name, "--group", str(group)],
+                                         check=True, capture_output=True, text=True).stdout.split()
+                    times[what].append(float(out[-2]))
+                    peak = max(peak, int(out[-1])) if what == "ours" else peak
+        group.rmdir()
+        ours, read = (statistics.median(t) for t in times.values())
+        self.line(f"file of twice the memory limit (resident {peak >> 10} MiB)", "read() of the file", ours, read, ours / read, 1.1)
+
+
+def memory_group(limit):
+    """A cgroup with so many bytes, version 2 or 1; None where none can be made."""
+    for base, name in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+        group = pathlib.Path(base, f"npk-bench-{os.getpid()}")
+        if not pathlib.Path(base, "cgroup.procs").exists():
+            continue
+        try:
+            group.mkdir()
+            (group / name).write_text(str(limit), encoding="ascii")
+            return group
+        except OSError:
+            if group.is_dir():
+                group.rmdir()
+    return None
+
+
+def one_pass(what, path, group):
+    """In a process of its own: read or search the file once; seconds, and the most KiB that were resident."""
+    pathlib.Path(group, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    begin = time.perf_counter()
+    if what == "read":
+        with open(path, "rb", buffering=0) as file:
+            buffer = bytearray(1 << 20)
+            while file.readinto(buffer):
+                pass
+    else:
+        with npk.Array(path) as array:
+            npk.search(array, np.ones((1, 128), "f4"), "dot", 10, threads=THREADS)
+    seconds = time.perf_counter() - begin
+    status = dict(line.split(":", 1) for line in open("/proc/self/status", encoding="ascii"))
+    print(seconds, int(status["RssAnon"].split()[0]))
+
+
+SECTIONS = ["one", "ten", "hundred", "thousand", "wide", "half", "int8", "bits", "distributions", "orders", "deleted", "file",
+            "mount", "limited"]
 
 
 def main():
@@ -364,8 +457,14 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dir", default="/dev/shm")
+    parser.add_argument("--disk", default="/var/tmp", help="where files go that are to be read from a disk")
+    parser.add_argument("--one-pass", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--group", help=argparse.SUPPRESS)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=" ".join(SECTIONS))
     options = parser.parse_args()
+    if options.one_pass:
+        one_pass(*options.one_pass, options.group)
+        return
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="ascii") if "model name" in line), "?")
     print(f"# {model}, {os.cpu_count()} cores, kernels: {npk.cpus('used')[0]}; rows {options.rows}")
     with tempfile.TemporaryDirectory(prefix="npk-bench.", dir=options.dir) as folder:
