@@ -542,7 +542,7 @@ static unsigned reply_flags(fs_state *fs, const fs_handle *h, int id)
         flags |= 1u << 5; /* FOPEN_NOFLUSH: closing a reader needs no answer from here */
     if (!id && h->direct_io)
         flags |= 1u << 0; /* FOPEN_DIRECT_IO: one copy, and each write arrives as it was made */
-    if (!id && h->keep_pages)
+    if (!id && (h->keep_pages || (h->direct_io && !h->writer))) /* who reads past the cache has no say about it */
         flags |= 1u << 1; /* FOPEN_KEEP_CACHE */
     return flags;
 }

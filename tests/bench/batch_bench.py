@@ -45,11 +45,13 @@ def timed(work):
     return time.perf_counter() - begin
 
 
-def compare(ours, other, repeats):
-    """Medians in microseconds; the first turn of each warms up."""
+def compare(ours, other, repeats, before=None):
+    """Medians in microseconds; the first turn of each warms up. before(side) is not timed."""
     times = [[], []]
     for turn in range(repeats + 1):
         for side in ((0, 1) if turn % 2 else (1, 0)):
+            if before:
+                before(side)
             t = timed((ours, other)[side])
             if turn:
                 times[side].append(t * 1e6)
