@@ -10,6 +10,7 @@
 
 #include "io.h"
 #include "sum.h"
+#include "view.h"
 
 /* ---- the fingerprint ------------------------------------------------------------------------------------------- */
 
@@ -31,12 +32,12 @@ static uint32_t block_of(const uint8_t *bytes, size_t n)
     return ((uint32_t)npk__sum(bytes, n, n) & ~UINT32_C(1)) | constant;
 }
 
-/* The block at `offset` of the data, which has `limit` bytes. 1: read; 0: it is not there. */
-static int read_block(int fd, uint64_t data_offset, uint64_t offset, uint64_t limit, uint32_t *out)
+/* The block at `offset` of the data, which has `limit` bytes: of fd, or of what is shown of it. 1: read; 0: it is not there. */
+static int read_block(int fd, const npk__shown *shown, uint64_t data_offset, uint64_t offset, uint64_t limit, uint32_t *out)
 {
     uint8_t bytes[NPK__BLOCK_BYTES];
     size_t n = limit - offset < sizeof(bytes) ? (size_t)(limit - offset) : sizeof(bytes);
-    ssize_t got = npk__pread_full(fd, bytes, n, data_offset + offset);
+    ssize_t got = shown ? npk__shown_read(shown, fd, offset, bytes, n) : npk__pread_full(fd, bytes, n, data_offset + offset);
     if (got < 0)
         return (int)got;
     if ((size_t)got < n)
@@ -45,7 +46,7 @@ static int read_block(int fd, uint64_t data_offset, uint64_t offset, uint64_t li
     return 1;
 }
 
-int npk__identity_bind(int fd, const npk_info *info, const npk_stamp *stamp, npk_state *out)
+static int bind(int fd, const npk__shown *shown, const npk_info *info, const npk_stamp *stamp, npk_state *out)
 {
     const npk_header *h = &info->header;
     uint64_t bytes = h->data_bytes, stride = stride_of(bytes);
@@ -54,7 +55,7 @@ int npk__identity_bind(int fd, const npk_info *info, const npk_stamp *stamp, npk
     if (!blocks)
         return -ENOMEM;
     for (size_t i = 0; i < count; i++) {
-        int got = read_block(fd, h->data_offset, i * stride, bytes, &blocks[i]);
+        int got = read_block(fd, shown, h->data_offset, i * stride, bytes, &blocks[i]);
         if (got <= 0) {
             free(blocks);
             return got < 0 ? got : -EIO;
@@ -74,6 +75,16 @@ int npk__identity_bind(int fd, const npk_info *info, const npk_stamp *stamp, npk
     return 0;
 }
 
+int npk__identity_bind(int fd, const npk_info *info, const npk_stamp *stamp, npk_state *out)
+{
+    return bind(fd, NULL, info, stamp, out);
+}
+
+int npk__identity_bind_copy(const npk__shown *shown, int from, const npk_info *info, const npk_stamp *stamp, npk_state *out)
+{
+    return bind(from, shown, info, stamp, out);
+}
+
 /* ---- the judgement --------------------------------------------------------------------------------------------- */
 
 struct tally {
@@ -90,7 +101,7 @@ static int compare(int fd, const npk_info *info, const npk_state *s, bool enough
     for (size_t phase = 0; phase < steps; phase++) {
         for (size_t i = phase; i < s->block_count; i += steps) {
             uint32_t now = 0;
-            int got = i * s->stride >= limit ? 0 : read_block(fd, info->header.data_offset, i * s->stride, limit, &now);
+            int got = i * s->stride >= limit ? 0 : read_block(fd, NULL, info->header.data_offset, i * s->stride, limit, &now);
             if (got < 0)
                 return got;
             bool fits = got && now == s->blocks[i], constant = s->blocks[i] & 1;

@@ -30,6 +30,10 @@ typedef enum npk_identity {
 /* Bind a state to an open file: everything but generation, epoch, names. The old fingerprint is freed. -ENOMEM, -EIO.
  */
 int npk__identity_bind(int fd, const npk_info *info, const npk_stamp *stamp, npk_state *out);
+/* The same for a file whose data is what is shown of another, open as from: its fingerprint is read there. */
+struct npk__shown;
+int npk__identity_bind_copy(const struct npk__shown *shown, int from, const npk_info *info, const npk_stamp *stamp,
+                            npk_state *out);
 /* 0 and *out, or a negative errno. entered: the file has an entry in the dirty table. */
 int npk__identity_judge(int fd, const npk_info *info, const npk_stamp *stamp, const npk_state *s, bool entered,
                         npk_identity *out);

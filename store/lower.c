@@ -282,7 +282,7 @@ static int take_name(npk_swap *w, int dir_fd, const char *leaf, int ro_fd)
     }
     err = npk__marks_look(dir_fd, leaf, ro_fd, &info, &stamp, &m);
     if (!err) {
-        err = npk__marks_swap_begin(&m, w->fd, false, &both);
+        err = npk__marks_swap_begin(&m, w->fd, 0, &both);
         if (!err) {
             err = npk__swap_commit(w, NPK_SWAP_SYNC | NPK_SWAP_STATE);
             int ended = npk__marks_swap_end(&m, &both);

@@ -17,6 +17,7 @@
 #include "io.h"
 #include "lock.h"
 #include "path.h"
+#include "view.h"
 #include "walk.h"
 
 /* ---- states ---------------------------------------------------------------------------------------------------- */
@@ -474,10 +475,11 @@ static void move_names(npk_state *s, const npk_known *k)
     }
 }
 
-int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *out)
+int npk__marks_swap_begin(npk_marks *m, int new_fd, unsigned how, npk_marks_swap *out)
 {
     npk_info info = {0};
     npk_stamp stamp;
+    bool live = how & NPK_MARKS_LIVE;
     *out = (npk_marks_swap){.live = live};
     if (!m->known.stated)
         return 0;
@@ -493,8 +495,17 @@ int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *o
         err = npk__fail(-ENOMEM, "out of memory");
     if (!err && (err = npk__fd_look(new_fd, &info, &stamp)) != 0)
         npk__fail_errno(err, m->leaf);
-    if (!err && (err = npk__identity_bind(new_fd, &info, &stamp, &both->state[1])) != 0)
-        npk__fail_errno(err, m->leaf);
+    if (!err) { /* the old file is in the page cache; of the new one perhaps nothing, where the two share blocks */
+        const npk__shown old = {.live = m->known.live,
+                                .rows = m->known.rows - m->known.deleted,
+                                .row_bytes = m->info->header.row_bytes,
+                                .data_offset = m->info->header.data_offset};
+        bool same = how & NPK_MARKS_SAME_BYTES && m->known.deleted > 0 && info.header.data_bytes <= old.rows * old.row_bytes;
+        err = same ? npk__identity_bind_copy(&old, m->fd, &info, &stamp, &both->state[1])
+                   : npk__identity_bind(new_fd, &info, &stamp, &both->state[1]);
+        if (err)
+            npk__fail_errno(err, m->leaf);
+    }
     npk_info_clear(&info);
     if (!err) {
         both->count = 2;

@@ -46,13 +46,15 @@ int npk__marks_keep(npk_marks *m, npk_states *s);
 int npk__marks_save(npk_marks *m, npk_states *s, bool rebind);
 
 /* A new data file takes the place of the old one (P6). `begin`, once the new file is written: the state's file speaks
- * of both. `end`, after the rename or its failure: of the one that has the name. With `live` the new file has the live
- * rows alone: it has no log, and names mean the same rows in it. Durable. Nothing happens where there is no state. */
+ * of both. `end`, after the rename or its failure: of the one that has the name. With NPK_MARKS_LIVE the new file has the live
+ * rows alone: it has no log, and names mean the same rows in it; with NPK_MARKS_SAME_BYTES, too, their bytes are those that
+ * m->fd shows. Durable. Nothing happens where there is no state. */
+enum { NPK_MARKS_LIVE = 1, NPK_MARKS_SAME_BYTES = 2 };
 typedef struct npk_marks_swap {
     npk_states both; /* count 0: there is no state */
     bool live;
 } npk_marks_swap;
-int npk__marks_swap_begin(npk_marks *m, int new_fd, bool live, npk_marks_swap *out);
+int npk__marks_swap_begin(npk_marks *m, int new_fd, unsigned how, npk_marks_swap *out);
 int npk__marks_swap_end(npk_marks *m, npk_marks_swap *swap);
 
 /* Has an array that is bound by one of these states another name in the directory than the file of the state? Looks through

@@ -33,6 +33,8 @@
 #define LONG_RUN (UINT64_C(256) << 10)
 #define GATHERED ((size_t)1 << 20)
 #define MOST_THREADS 7 /* beside the caller's */
+/* Filesystems that let files share blocks do so with whole blocks of this size (or not at all). */
+#define BLOCK 4096u
 
 static int lease_lost(const npk_target *t)
 {
@@ -87,11 +89,20 @@ static int pause_copy(struct copy *c)
     return err ? npk__fail_errno(err, c->t->name) : 0;
 }
 
+/* How much of `left` bytes to copy in one call. Where blocks lie alike in both files, whole blocks apart from the rest. */
+static uint64_t next_bytes(uint64_t from, uint64_t to, uint64_t left)
+{
+    uint64_t n = left < PIECE ? left : PIECE, skip = (BLOCK - from % BLOCK) % BLOCK;
+    if (from % BLOCK != to % BLOCK || n < 4 * BLOCK)
+        return n;
+    return skip > 0 ? skip : n - n % BLOCK;
+}
+
 static int copy_stretch(struct copy *c, uint64_t from, uint64_t bytes)
 {
     int err = 0;
     for (uint64_t done = 0, n; done < bytes && !err; done += n) {
-        n = bytes - done < PIECE ? bytes - done : PIECE;
+        n = next_bytes(from + done, c->r->header_bytes + c->done, bytes - done);
         err = npk__copy_full(c->from, from + done, c->to, c->r->header_bytes + c->done, n);
         if (err)
             return npk__fail_errno(err, c->t->name);
@@ -249,13 +260,13 @@ static int enter(npk_target *t, const npk_swap *w, npk_dirty *out)
 }
 
 /* The state speaks of both files while the new one takes the name (P6). */
-static int commit(npk_target *t, npk_swap *w, bool leased, unsigned how)
+static int commit(npk_target *t, npk_swap *w, bool leased, unsigned marks)
 {
     npk_marks_swap both;
     int err = npk__fsync(w->fd);
     if (err)
         return npk__fail_errno(err, t->name);
-    err = npk__marks_swap_begin(&t->marks, w->fd, how & NPK_REWRITE_LIVE, &both);
+    err = npk__marks_swap_begin(&t->marks, w->fd, marks, &both);
     if (err)
         return err;
     err = npk__swap_commit(w, (leased ? NPK_SWAP_LEASE : 0) | NPK_SWAP_SYNC | NPK_SWAP_STATE);
@@ -277,11 +288,14 @@ static int swap(npk_target *t, int ro_fd, bool leased, const npk_rewriting *r)
         npk__fail_errno(err, t->name);
     if (!err)
         err = copy_data(&c);
+    unsigned marks = r->how & NPK_REWRITE_LIVE ? NPK_MARKS_LIVE : 0;
+    if (marks && !r->convert && !c.packed)
+        marks |= NPK_MARKS_SAME_BYTES;
     npk_package_file_close(&c.packed);
     if (!err && there)
         err = enter(t, &w, &entry);
     if (!err) {
-        err = commit(t, &w, leased, r->how);
+        err = commit(t, &w, leased, marks);
         if (there) /* the entry of the file that has no name now */
             (void)npk__dirty_remove(t->dir.fd, err ? &entry.id : &t->id, false);
     }

@@ -394,7 +394,7 @@ static int commit_with_state(npk_swap *w, int ro_fd, const npk_info *info)
     memcpy(leaf, w->leaf, sizeof(leaf));
     m.leaf = leaf; /* the commit clears the other */
     err = npk__fsync(w->fd);
-    err = err ? npk__fail_errno(err, leaf) : npk__marks_swap_begin(&m, w->fd, false, &both);
+    err = err ? npk__fail_errno(err, leaf) : npk__marks_swap_begin(&m, w->fd, 0, &both);
     if (!err) {
         err = npk__swap_commit(w, NPK_SWAP_LEASE | NPK_SWAP_SYNC | NPK_SWAP_STATE);
         int ended = npk__marks_swap_end(&m, &both);

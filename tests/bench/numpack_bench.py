@@ -6,7 +6,7 @@ and opens its file in every call that changes it, so that others may do the same
 
     NPK_LIB=build/lib/libnpk.so NPKFS_BIN=build/bin/npkfs tests/bench/numpack_bench.py [--dir DIR ...] [--repeats N] [WORD ...]
 
-WORD: gather, replace, append, drop, open, map. NumPack comes from PyPI (pip install numpack); from 0.5 on its wheels take
+WORD: gather, replace, append, drop, more, open, map. NumPack comes from PyPI (pip install numpack); from 0.5 on its wheels take
 glibc 2.38, so on Debian 12 it is numpack==0.4.5. Without it the script ends with 77."""
 import argparse
 import contextlib
@@ -121,13 +121,34 @@ def drop(p, repeats, table):
                 p.theirs.save({"x": data})
 
         def ours():
-            rows = Rows()
-            check(lib.npk_rows_from_indices(pointer(chosen[0]), SIZE(count), U64(ROWS), ctypes.byref(rows)))
-            check(lib.npk_drop_rows(p.store, b"x", ctypes.byref(rows), ANY, None))
-            lib.npk_rows_clear(ctypes.byref(rows))
+            check_drop(p, chosen[0])
 
         table.append((f"drop {count} of 1M / NumPack",
                       *compare(ours, lambda: p.theirs.drop("x", chosen[0]), repeats, renew)))
+
+
+def drop_more(p, repeats, table):
+    """Of an array that lost rows before."""
+    check_drop(p, [5])
+    p.theirs.drop("x", [5])
+    left = [ROWS - 1, ROWS - 1]
+    for count in (1, 100):
+        def work(side):
+            index = np.arange(count) * 1000 + 7
+            if side == 0:
+                check_drop(p, index, left[0])
+            else:
+                p.theirs.drop("x", index)
+            left[side] -= count
+
+        table.append((f"drop {count} more of 1M / NumPack", *compare(lambda: work(0), lambda: work(1), repeats)))
+
+
+def check_drop(p, index, left=ROWS):
+    index, rows = np.asarray(index, "i8"), Rows()
+    check(lib.npk_rows_from_indices(pointer(index), SIZE(len(index)), U64(left), ctypes.byref(rows)))
+    check(lib.npk_drop_rows(p.store, b"x", ctypes.byref(rows), ANY, None))
+    lib.npk_rows_clear(ctypes.byref(rows))
 
 
 def open_lazily(p, repeats, table):
@@ -197,7 +218,7 @@ def edit_mapped(p, repeats, table):
                       *compare(lambda: by_mount(True), theirs, repeats)))
 
 
-WORK = {"gather": gather, "replace": replace, "append": append, "drop": drop, "open": open_lazily, "map": edit_mapped}
+WORK = {"gather": gather, "replace": replace, "append": append, "drop": drop, "more": drop_more, "open": open_lazily, "map": edit_mapped}
 
 
 def main():

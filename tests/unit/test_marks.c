@@ -137,6 +137,34 @@ static void test_copied(void)
     place_end(&p);
 }
 
+static int count_name(void *ctx, const char *name, uint64_t start, uint64_t stop)
+{
+    (void)name;
+    *(uint64_t *)ctx += stop - start;
+    return 0;
+}
+
+/* The fingerprint of a compacted file is taken of the old one's rows: it must be that of the new one. */
+static void test_copied_after_compaction(void)
+{
+    place p = place_begin();
+    uint64_t named = 0;
+    make(&p, "x", ROWS, 0);
+    CHECK_EQ(npk_name_set(p.store, "x", "part", 50, 250), 0);
+    for (uint64_t row = 1; row < ROWS / 2; row += 9)
+        NEED(drop(&p, "x", row, 2) == 0);
+    int64_t left = rows_of(&p, "x");
+    CHECK_EQ(npk_compact(p.store, "x", 0, NULL, NULL), 0);
+    copy_file(&p, "x.npy", "y.tmp");
+    CHECK_EQ(renameat(p.dir, "y.tmp", p.dir, "x.npy"), 0);
+    forget();
+    CHECK_EQ(rows_of(&p, "x"), left);
+    CHECK_EQ(npk_names(p.store, "x", count_name, &named), 0);
+    CHECK(named > 100 && named < 200);
+    CHECK(arrays_check(&p, NULL, 0).worst <= NPK_NOTE);
+    place_end(&p);
+}
+
 /* Another array took the name, by a program that knows nothing of the sidecar. */
 static void test_replaced(void)
 {
@@ -594,6 +622,7 @@ int main(void)
 {
     RUN(test_renamed_outside);
     RUN(test_copied);
+    RUN(test_copied_after_compaction);
     RUN(test_replaced);
     RUN(test_edited_in_place);
     RUN(test_all_rows_written_in_a_session);
