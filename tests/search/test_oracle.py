@@ -21,7 +21,7 @@ def load(name):
         return None
 
 
-FAISS, NUMPACK, DIGITS = load("faiss"), load("numpack"), load("sklearn.datasets")
+FAISS, NUMPACK, DIGITS = load("faiss"), load("numpack.vector_engine"), load("sklearn.datasets")
 X = np.random.default_rng(3).standard_normal((5000, 48)).astype("f4")
 Q = np.random.default_rng(4).standard_normal((25, 48)).astype("f4")
 
