@@ -4,6 +4,7 @@
 
 Usage: package.py [WORD...]"""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -346,6 +347,27 @@ def many_readers_at_once():
         for t in threads:
             t.join()
         expect(wrong, [])
+
+
+@test
+def a_package_that_is_cut_while_mounted():
+    """What is gone gives EIO, what is there reads right, and the daemon lives."""
+    for options in ((), ("--raw", "*")):
+        with Packed(*options) as p:
+            want = {path: np.load(p.store + "/" + path) for path in arrays_of(p.store)}
+            last = os.open(p.path("train/x.npy"), os.O_RDONLY)
+            os.truncate(p.package, os.path.getsize(p.package) // 2)
+            expect(err(os.pread, last, 4096, 4 << 20), "EIO", "of a file that was open")
+            os.close(last)
+            lost = 0
+            for path, data in want.items():
+                try:
+                    expect(np.load(p.path(path)).tobytes() == data.tobytes(), True, path)
+                except OSError as e:
+                    expect(e.errno, errno.EIO, path)
+                    lost += 1
+            expect(0 < lost < len(want), True, "%d of %d arrays lost" % (lost, len(want)))
+            expect(p.mount.fact("health", "status"), "notes")
 
 
 @test
