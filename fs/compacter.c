@@ -186,6 +186,17 @@ static void *work(void *arg)
     return NULL;
 }
 
+static void hand_over(fs_state *fs, const char *path)
+{
+    pthread_mutex_lock(&lock);
+    if (!find(path, false))
+        add(path, false);
+    if (!started && !stopping)
+        started = pthread_create(&thread, NULL, work, fs) == 0;
+    pthread_cond_signal(&cond);
+    pthread_mutex_unlock(&lock);
+}
+
 void compacter_consider(fs_state *fs, const char *path)
 {
     if (fs->read_only || !is_due(fs, path))
@@ -195,13 +206,13 @@ void compacter_consider(fs_state *fs, const char *path)
                                  "that none does, write force to its control compact");
         return;
     }
-    pthread_mutex_lock(&lock);
-    if (!find(path, false))
-        add(path, false);
-    if (!started && !stopping)
-        started = pthread_create(&thread, NULL, work, fs) == 0;
-    pthread_cond_signal(&cond);
-    pthread_mutex_unlock(&lock);
+    hand_over(fs, path);
+}
+
+void compacter_noticed(fs_state *fs, const char *path)
+{
+    if (!fs->read_only && fs->leases_prove)
+        hand_over(fs, path);
 }
 
 void compacter_stop(void)

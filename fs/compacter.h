@@ -15,6 +15,8 @@ bool compacter_forces(const char *path);
 bool compacter_progress(const char *path, uint64_t *done, uint64_t *all);
 /* Its rows or its policy have changed: if it is due, it is compacted in the background as soon as nobody writes it. */
 void compacter_consider(fs_state *fs, const char *path);
+/* The same for rows that somebody else may have deleted: returns at once, the thread looks. */
+void compacter_noticed(fs_state *fs, const char *path);
 /* Ends the thread; what it was at is given up, and nothing has changed. */
 void compacter_stop(void);
 

@@ -672,6 +672,7 @@ static int64_t monotonic_s(void)
 static void note_told(struct fs_nodes *t, const fs_node *n, pid_t pid)
 {
     t->told[t->told_next].node = n;
+    t->told[t->told_next].found = NULL;
     t->told[t->told_next].pid = pid;
     t->told[t->told_next].at_s = monotonic_s();
     t->told_next = (t->told_next + 1) % TOLD_MAX;
@@ -704,6 +705,30 @@ bool node_may_begin_again(fs_state *fs, pid_t pid)
         note_told(fs->nodes, nobody, pid);
     pthread_mutex_unlock(&fs->nodes->lock);
     return may;
+}
+
+void node_found(fs_state *fs, const fs_node *n, pid_t pid)
+{
+    struct fs_nodes *t = fs->nodes;
+    if (!t->told_any)
+        return;
+    pthread_mutex_lock(&t->lock);
+    for (unsigned i = 0; i < TOLD_MAX; i++)
+        if (t->told[i].pid == pid)
+            t->told[i].found = n;
+    pthread_mutex_unlock(&t->lock);
+}
+
+bool node_found_again(fs_state *fs, const fs_node *n, pid_t pid)
+{
+    const struct fs_nodes *t = fs->nodes;
+    int64_t now = monotonic_s();
+    bool found = false;
+    pthread_mutex_lock(&fs->nodes->lock);
+    for (unsigned i = 0; pid && i < TOLD_MAX; i++)
+        found |= t->told[i].pid == pid && t->told[i].found == n && now - t->told[i].at_s <= 1;
+    pthread_mutex_unlock(&fs->nodes->lock);
+    return found;
 }
 
 void node_open_done(fs_state *fs, pid_t pid)

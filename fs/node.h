@@ -56,6 +56,7 @@ struct fs_node {
     fs_node *prev;             /* there */
     struct fs_open *open;      /* while open, or lately closed; its fields have their own lock */
     struct fs_dir_fd *dir_fd;  /* a kept O_PATH descriptor: of a directory used lately, of a file that lost its last name */
+    _Atomic bool considered;   /* whether a policy asks to compact this numbering has been looked at */
     _Atomic bool session;      /* the store has an entry for it (npk_session_begin); outlives its open state */
     int64_t shown_mtime_ns;    /* what the kernel was last told, for the watch to compare */
     uint64_t shown_size;
@@ -109,6 +110,9 @@ bool node_may_tell_stale(fs_state *fs, fs_node *n, pid_t pid);
 bool node_told_another(fs_state *fs, const fs_node *n, pid_t pid);
 /* May an open of this process that leads to no node yet be answered ESTALE, so that the kernel begins it again? */
 bool node_may_begin_again(fs_state *fs, pid_t pid);
+/* A LOOKUP of this process found the node: if it follows an ESTALE, the OPEN that comes next must not be told another one. */
+void node_found(fs_state *fs, const fs_node *n, pid_t pid);
+bool node_found_again(fs_state *fs, const fs_node *n, pid_t pid);
 /* The process has opened something. */
 void node_open_done(fs_state *fs, pid_t pid);
 

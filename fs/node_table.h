@@ -20,6 +20,7 @@ struct fs_nodes {
     struct {
         pid_t pid;
         const fs_node *node;
+        const fs_node *found;   /* by the LOOKUP that followed */
         int64_t at_s;           /* monotonic */
     } told[32];                 /* who was answered ESTALE and has not opened anything since; pid 0: a free place */
     unsigned told_next;

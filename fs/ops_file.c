@@ -117,7 +117,7 @@ static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct stat
     if (err != -ESTALE && err != -ENOENT && err != -ENOTDIR && err != -ELOOP)
         return err;
     /* Found for this very open, and another file took the name since: it was the array then, for who reads it. */
-    bool found = !wants_write(flags) && node_told_another(fs, n, pid);
+    bool found = !wants_write(flags) && node_found_again(fs, n, pid);
     if (!found && node_may_tell_stale(fs, n, pid))
         return -ESTALE;
     /* Told once already: opened through a descriptor or a bind mount. What the node is, it is served with. */

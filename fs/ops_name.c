@@ -136,6 +136,11 @@ int node_fd(fs_state *fs, fs_node *n, int flags)
     if (fd >= 0 && (store_statx(fs, fd, "", &stx) || !is_same_file(n, &stx))) {
         close(fd);
         fd = -ESTALE;
+        if ((dir = dir_fd_kept(fs, n))) { /* another file is about to have its name here, too */
+            fd = flags & O_PATH ? fcntl(dir_fd_number(dir), F_DUPFD_CLOEXEC, 3) : sys_reopen(dir_fd_number(dir), flags);
+            fd = fd == -1 ? -errno : fd;
+            dir_fd_put(fs, dir);
+        }
     }
     return fd;
 }
@@ -253,6 +258,8 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent_id, const char *name)
         fuse_reply_err(req, -err);
         return;
     }
+    if (n)
+        node_found(fs, n, fuse_req_ctx(req)->pid);
     watch_directory(fs, parent);
     reply_bound(req, n, &stx);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "compacter.h"
 #include "ops.h"
 #include "sys.h"
 
@@ -127,7 +128,10 @@ static int take_view(fs_state *fs, fs_open *o, const char *path, bool any)
 
 int view_refresh(fs_state *fs, fs_open *o, const char *path)
 {
-    return take_view(fs, o, path, false);
+    int err = take_view(fs, o, path, false);
+    if (!err && o->view && !atomic_exchange(&o->node->considered, true))
+        compacter_noticed(fs, path); /* another process, or an earlier mount, may have deleted what a policy waits for */
+    return err;
 }
 
 int view_whole(fs_state *fs, fs_open *o, const char *path)

@@ -483,6 +483,69 @@ def compaction_by_policy(m):
     same(m, "x.npy", ROWS[200:])
 
 
+def small(m, rows):
+    mountlib.wait_until(lambda: os.path.getsize(m.below("x.npy")) == 128 + 16 * rows, what="the compaction")
+
+
+@test
+def policy_outlives_the_mount(m):
+    np.save(m.path("x.npy"), ROWS)
+    write(m, "compact", "auto:20%\n")
+    m.remount()
+    expect("auto\t20%" in read(m, "compact"), True)
+    write(m, "drop", ":300\n")
+    small(m, 700)
+    same(m, "x.npy", ROWS[300:])
+    npk("drop", m.path("x.npy"), ":300")  # by another process: seen when somebody opens it
+    same(m, "x.npy", ROWS[600:])
+    small(m, 400)
+    m.terminate()
+    npk("drop", m.below("x.npy"), ":300")  # while nothing was mounted
+    m.start()
+    same(m, "x.npy", ROWS[900:])
+    small(m, 100)
+    same(m, "x.npy", ROWS[900:])
+    with open(m.path("x.npy"), "r+b") as f:  # a writer keeps it from it, until he is gone
+        write(m, "drop", ":50\n")
+        f.seek(128)
+        expect(os.path.getsize(m.below("x.npy")), 128 + 1600)
+    small(m, 50)
+    write(m, "compact", "auto:0%\n")
+    write(m, "drop", ":40\n")
+    expect(os.path.getsize(m.below("x.npy")), 128 + 800)
+
+
+@test
+def space_comes_back_with_the_last_reader(m):
+    if os.geteuid() != 0:
+        raise Skip("a small filesystem takes root")
+    place = os.path.join(m.own, "small")
+    os.mkdir(place)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], check=True)
+    try:
+        with Mount(m.mode, store=os.path.join(place, "store")) as one:
+            def used():
+                sv = os.statvfs(one.mnt)
+                return (sv.f_blocks - sv.f_bfree) * sv.f_frsize / 2**20
+            before = used()
+            expect(os.statvfs(one.mnt).f_blocks, os.statvfs(place).f_blocks, "df of the mount and of what is below")
+            np.save(one.path("x.npy"), np.zeros((1 << 14, 128), "f4"))
+            clean = open(one.path("x.npy"), "rb")  # the file itself
+            write(one, "drop", "::2\n")
+            view = np.load(one.path("x.npy"), mmap_mode="r")  # what was left of it
+            expect((float(view[5000, 5]), len(clean.read(100))), (0.0, 100))
+            write(one, "compact", "1\n")
+            expect(11.5 < used() - before < 13, True, "both are there: %g MiB" % (used() - before))
+            clean.close()
+            del view
+            mountlib.wait_until(lambda: used() - before < 4.5, what="the space of the old file")
+            expect(np.load(one.path("x.npy")).shape, (1 << 13, 128))
+            os.unlink(one.path("x.npy"))
+            mountlib.wait_until(lambda: used() - before < 0.5, what="the space of the last file")
+    finally:
+        subprocess.run(["umount", place], check=False)
+
+
 @test
 def cast_by_dtype(m):
     view(m)
@@ -571,6 +634,63 @@ def rows_by_name(m):
         expect(err(save) is not None, True, name)
     os.unlink(os.path.join(folder, "more.npy"))
     expect((os.listdir(folder), len(np.load(m.path("x.npy")))), ([], 919))
+
+
+@test
+def rows_by_name_and_their_changes(m):
+    np.save(m.path("x.npy"), ROWS[:100])
+    folder = m.control("x.npy", "slices")
+    want = {}
+    for i, name in enumerate(("a", "b", "c")):
+        rows = ROWS[100 * i + 7:100 * i + 37]
+        if i == 1:
+            with open(os.path.join(folder, name + ".npy"), "xb", buffering=0) as f:
+                for at in range(0, len(npy(rows)), 100):
+                    f.write(npy(rows)[at:at + 100])
+        else:
+            np.save(os.path.join(folder, name + ".npy"), rows)
+        want[name] = rows
+
+    def look(when):
+        expect(sorted(os.listdir(folder)), sorted(n + ".npy" for n in want), when)
+        for name, rows in want.items():
+            expect(np.load(os.path.join(folder, name + ".npy")).tolist(), rows.tolist(), "%s %s" % (name, when))
+
+    look("saved")
+    write(m, "drop", "0:50\n105:110\n")  # of a: 5 rows
+    want["a"] = np.delete(want["a"], range(5, 10), axis=0)
+    look("dropped")
+    write(m, "compact", "1\n")
+    look("compacted")
+    write(m, "drop", "::3\n")
+    at, total = {}, 190 - 55
+    start = 50
+    for name in ("a", "b", "c"):
+        at[name] = start
+        start += len(want[name])
+    expect(start, total)
+    for name in want:
+        want[name] = np.array([r for i, r in enumerate(want[name]) if (at[name] + i) % 3], "f4").reshape(-1, 4)
+    look("every third dropped")
+    m.remount()
+    look("mounted again")
+    left = len(np.load(m.path("x.npy")))
+    os.truncate(m.path("x.npy"), 128 + 16 * (left - len(want["c"]) + 4))  # into c
+    want["c"] = want["c"][:4]
+    look("truncated into the last")
+    write(m, "compact", "1\n")
+    look("and compacted")
+    left = len(np.load(m.path("x.npy")))
+    write(m, "shape", "%d,4\n" % (left - 4 - len(want["b"]) + 3))  # all of c, and into b
+    del want["c"]
+    want["b"] = want["b"][:3]
+    named = dict((line.split("\t")[0], line.split("\t")[1:]) for line in read(m, "names").splitlines())
+    if "c" in named:  # a range whose rows are gone is empty, or is gone
+        expect(named.pop("c")[0] == str(left), False, named)
+    look("cut below the last")
+    np.save(os.path.join(folder, "d.npy"), ROWS[:5])
+    want["d"] = ROWS[:5]
+    look("appended again")
 
 
 def npy(array):
