@@ -150,6 +150,21 @@ void fs_batch_put(fs_state *fs, fs_batch *b)
     put(fs, b);
 }
 
+void fs_batch_expire(fs_state *fs, const char *id)
+{
+    struct fs_batches *all = batches(fs);
+    if (!all || fs->read_only)
+        return;
+    pthread_mutex_lock(&all->lock);
+    fs_batch *b = find_batch(all, id);
+    bool ours = b && b->begun_here;
+    if (b)
+        put_locked(b);
+    pthread_mutex_unlock(&all->lock);
+    if (!ours)
+        (void)npk_batch_sweep(fs->store, NULL);
+}
+
 int fs_batch_begin(fs_state *fs, const char *id)
 {
     struct fs_batches *all = batches(fs);
@@ -162,10 +177,12 @@ int fs_batch_begin(fs_state *fs, const char *id)
         fs_note_failure(fs, "", npk_error());
     } else {
         fs_batch *b = add_batch(all, batch);
-        if (b)
+        if (b) {
             b->users--;
-        else
+            b->begun_here = true;
+        } else {
             npk_batch_close(&batch);
+        }
         err = b ? 0 : -ENOMEM;
     }
     pthread_mutex_unlock(&all->lock);

@@ -22,6 +22,7 @@ typedef struct fs_batch {
     uint32_t users;         /* protected by the lock of all batches, as is next */
     pthread_rwlock_t lock;  /* operations share it; the end takes it alone */
     npk_batch *batch;       /* NULL: committed or aborted */
+    bool begun_here;
     _Atomic uint32_t writers; /* handles that write in it */
     char **dirs;            /* made in it; protected by `lock` taken alone */
     size_t dir_count;
@@ -30,6 +31,8 @@ typedef struct fs_batch {
 /* The batch of this name, shared-locked and counted: 0, -ENOENT. fs_batch_put afterwards. */
 int fs_batch_get(fs_state *fs, const char *id, fs_batch **out);
 void fs_batch_put(fs_state *fs, fs_batch *b);
+/* Before the name is looked up: a batch whose process has died is none any more. */
+void fs_batch_expire(fs_state *fs, const char *id);
 int fs_batch_begin(fs_state *fs, const char *id);
 /* commit or abort; the kernel is told what changed outside. Not on the leading thread. */
 int fs_batch_end(fs_state *fs, const char *id, bool commit);

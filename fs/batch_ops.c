@@ -192,6 +192,7 @@ static int child_kind(fs_state *fs, fs_node *parent, const char *name, fs_node_k
     struct stat st;
     if (parent->kind == NODE_BATCHES) {
         fs_batch *b;
+        fs_batch_expire(fs, name);
         int err = fs_batch_get(fs, name, &b);
         *kind = NODE_BATCH_DIR;
         if (!err)

@@ -688,6 +688,17 @@ static bool told_another(const struct fs_nodes *t, const fs_node *n, pid_t pid)
     return false;
 }
 
+static void forget_told(struct fs_nodes *t, pid_t pid)
+{
+    bool any = false;
+    for (unsigned i = 0; i < TOLD_MAX; i++) {
+        if (t->told[i].pid == pid)
+            t->told[i].pid = 0;
+        any |= t->told[i].pid != 0;
+    }
+    t->told_any = any;
+}
+
 bool node_told_another(fs_state *fs, const fs_node *n, pid_t pid)
 {
     pthread_mutex_lock(&fs->nodes->lock);
@@ -733,18 +744,11 @@ bool node_found_again(fs_state *fs, const fs_node *n, pid_t pid)
 
 void node_open_done(fs_state *fs, pid_t pid)
 {
-    struct fs_nodes *t = fs->nodes;
-    bool any = false;
-    if (!t->told_any)
+    if (!fs->nodes->told_any)
         return;
-    pthread_mutex_lock(&t->lock);
-    for (unsigned i = 0; i < TOLD_MAX; i++) {
-        if (t->told[i].pid == pid)
-            t->told[i].pid = 0;
-        any |= t->told[i].pid != 0;
-    }
-    t->told_any = any;
-    pthread_mutex_unlock(&t->lock);
+    pthread_mutex_lock(&fs->nodes->lock);
+    forget_told(fs->nodes, pid);
+    pthread_mutex_unlock(&fs->nodes->lock);
 }
 
 bool node_may_tell_stale(fs_state *fs, fs_node *n, pid_t pid)
@@ -753,8 +757,14 @@ bool node_may_tell_stale(fs_state *fs, fs_node *n, pid_t pid)
     bool may = !(n->estale_told && n->estale_pid == pid);
     n->estale_told = may;
     n->estale_pid = pid;
-    if (may)
+    if (may && told_another(fs->nodes, n, pid)) {
+        /* The second new file in one open: the kernel gives up, and the next open of this node is another one. It must not
+         * be taken for this one begun again, and be served with a file that has no name any more. */
+        n->estale_told = false;
+        forget_told(fs->nodes, pid);
+    } else if (may) {
         note_told(fs->nodes, n, pid);
+    }
     pthread_mutex_unlock(&fs->nodes->lock);
     if (may)
         atomic_fetch_add_explicit(&fs->stats.stale_answers, 1, memory_order_relaxed);

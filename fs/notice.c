@@ -40,8 +40,10 @@ void notice_attributes(fs_state *fs, fs_node *n, size_t bytes)
     pthread_mutex_unlock(&q->lock);
 }
 
-void notice_attributes_now(fs_state *fs, fs_node *n)
+void notice_if_outdated(fs_state *fs, fs_node *n, const struct statx *stx)
 {
+    if (node_shows(fs, n, stx))
+        return;
     fuse_lowlevel_notify_inval_inode(fs->session, node_id(fs, n), -1, 0);
     atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
 }

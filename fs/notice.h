@@ -13,8 +13,10 @@ void notices_stop(fs_state *fs);
 /* Any thread; returns at once. Attributes of a node, and its cached bytes [0, bytes) if not 0. */
 #define NOTICE_ALL_BYTES SIZE_MAX
 void notice_attributes(fs_state *fs, fs_node *n, size_t bytes);
-/* Any thread, also the request loop: of all notices this one alone takes no lock that a request may hold. */
-void notice_attributes_now(fs_state *fs, fs_node *n);
+/* If the file has another size or time by now than the kernel was told last, it is told to ask again before this returns: it
+ * would cut reads and mappings at the old end until the attribute timeout. Any thread, also the request loop: of all
+ * notices this one alone takes no lock that a request may hold. */
+void notice_if_outdated(fs_state *fs, fs_node *n, const struct statx *stx);
 /* Not on the leading thread: a control changed the array at `path`. Its bytes, and its name if another file has it now. */
 void notice_array_changed(fs_state *fs, fs_node *dir, const char *leaf);
 /* The same by the path of the array's file. */

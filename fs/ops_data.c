@@ -151,6 +151,9 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
     }
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
     struct stat st;
+    struct statx stx;
+    if (offset == 0 && store_statx(fs, fd, "", &stx) == 0) /* a header must not count rows that the kernel cuts off */
+        notice_if_outdated(fs, n, &stx);
     if (size < 8192 || fstat(fd, &st) < 0 || offset >= st.st_size) {
         read_by_copy(req, fd, size, offset);
         return;

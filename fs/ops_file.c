@@ -98,8 +98,21 @@ static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct stat
             if (!err && !is_node_file(n, stx))
                 err = -ESTALE;
         }
+        int writable = o->wfd;
         if (!err)
             err = open_descriptors(fs, o, dir_fd_number(dir), leaf, flags);
+        /* An open for writing waits for whoever is making a new file of the name (P1). From here on none can be made. */
+        struct statx now;
+        if (!err && writable < 0 && o->wfd >= 0 &&
+            (store_statx(fs, dir_fd_number(dir), leaf, &now) != 0 || !is_node_file(n, &now))) {
+            close(o->wfd);
+            o->wfd = -1;
+            if (!known && o->rfd >= 0) {
+                close(o->rfd);
+                o->rfd = -1;
+            }
+            err = -ESTALE;
+        }
         if (!err && !known) {
             err = store_statx(fs, o->rfd >= 0 ? o->rfd : o->wfd, "", stx);
             if (!err && !is_node_file(n, stx)) {
@@ -124,8 +137,8 @@ static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct stat
     int fd = o->rfd >= 0 ? o->rfd : o->wfd;
     if (fd < 0 && found && (fd = node_fd(fs, n, O_RDONLY)) >= 0)
         o->rfd = fd;
-    if (fd < 0)
-        return found ? -ESTALE : -ENOENT;
+    if (fd < 0) /* an open of this process that met two new files in a row has failed before: this one looks again */
+        return found || err == -ESTALE ? -ESTALE : -ENOENT;
     if (wants_write(flags) && fs->mode == FS_MODE_DAEMON && o->wfd < 0) {
         o->wfd = sys_reopen(fd, O_RDWR);
         if (o->wfd < 0)
@@ -315,6 +328,10 @@ static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, c
     fs_state *fs = fs_of(req);
     if (stx->stx_size > 0)
         loop_yield(fs);
+    bool entered = false; /* by another mount or a library, maybe: an entry does not fit what will be written */
+    if (path && !o->node->session &&
+        npk_session_find(fs->store, path, o->rfd >= 0 ? o->rfd : o->wfd, &entered) == 0)
+        o->node->session = entered;
     if (is_view && path)
         return empty_view(req, o, path);
     int known = stated && path ? sys_reopen(o->rfd >= 0 ? o->rfd : o->wfd, O_RDONLY) : -1;
@@ -527,14 +544,6 @@ static bool wants_direct_io(fs_state *fs, fs_open *o, const fs_handle *h)
     return !o->view_cached;
 }
 
-/* Whoever opens the file sees its size and time as they are now: the kernel is told to ask again if what it was told last
- * is outdated, or it would cut reads and mappings at the old end until the attribute timeout. */
-static void tell_if_outdated(fs_state *fs, fs_node *n, const struct statx *stx)
-{
-    if (!node_shows(fs, n, stx))
-        notice_attributes_now(fs, n);
-}
-
 static unsigned reply_flags(fs_state *fs, const fs_handle *h, int id)
 {
     unsigned flags = 0;
@@ -637,7 +646,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             h->direct_io = !id && wants_direct_io(fs, o, h);
             h->keep_pages = !id && !h->writer && !h->direct_io && may_keep_pages(n, &stx, pending);
             if (!(fi->flags & O_TRUNC))
-                tell_if_outdated(fs, n, &stx);
+                notice_if_outdated(fs, n, &stx);
             if (!id && wants_write(fi->flags) && o->wfd < 0)
                 o->wfd = sys_reopen(o->rfd, O_RDWR);
             save_opened(fs, o, fi->flags);

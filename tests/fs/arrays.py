@@ -76,6 +76,26 @@ def an_open_sees_what_others_wrote(m):
 
 
 @test
+def appends_to_what_was_saved_over_by_another_mount(m):
+    """The session of the old array, begun by somebody else, is not that of the new one."""
+    other = "daemon" if m.mode == "passthrough" else "passthrough"
+    with Mount(other, store=m.store, mnt=os.path.join(m.own, "second"), base=m.own) as second:
+        row = os.path.join(m.own, "row")
+        with open(row, "wb") as f:
+            f.write(ROWS[:1].tobytes())
+        save(m, "x.npy", ROWS)
+        np.load(second.path("x.npy"))
+        done = subprocess.run([NPK, "append", m.below("x.npy"), row], capture_output=True, text=True)
+        expect((done.returncode, done.stderr), (0, ""))
+        save(second, "x.npy", np.arange(99, dtype="i4"))
+        m.kill()
+        m.restart()
+        append(m, "x.npy", b"1234567")
+        expect(np.load(m.path("x.npy")).shape, (100,))
+        expect(np.load(m.below("x.npy")).shape, (100,))
+
+
+@test
 def part_row_is_kept_and_completed(m):
     save(m, "x.npy", ROWS)
     append(m, "x.npy", b"12345")

@@ -137,6 +137,20 @@ def a_name_that_was_used_before(m):
 
 
 @test
+def the_name_of_one_whose_mount_died(m):
+    np.save(m.path("x.npy"), ROWS)
+    for looked in (False, True):
+        with Mount(m.mode, store=m.store, mnt=os.path.join(m.own, "second"), base=m.own) as second:
+            append(os.path.join(begin(second, "one"), "x.npy"), ROWS[:1].tobytes())
+            if looked:
+                expect(load(m.path(".npk", "batch", "one"), "x.npy").shape, (10, 4))
+            second.kill()
+        b = begin(m, "one")
+        expect(load(b, "x.npy").shape, (9, 4), "nothing is in it")
+        end(b, "abort")
+
+
+@test
 def rows_through_a_mapping(m):
     np.save(m.path("x.npy"), np.zeros((1000, 50), "f8"))
     b = begin(m, "map")
