@@ -25,6 +25,7 @@ typedef struct crash_op {
 } crash_op;
 
 extern const crash_op crash_ops[];
+extern const crash_op crash_steps[]; /* steps.c */
 
 /* What is wrong with the store at `path`, before and after a repair, or NULL. */
 const char *crash_examine(const crash_op *op, const char *path, unsigned acked, bool power);
