@@ -103,7 +103,7 @@ class Run:
 
     def committed(self, name, a):
         if a is None:
-            del self.arrays[name]
+            self.arrays.pop(name, None)  # it may have been made and removed in the batch
             return
         old = self.arrays.get(name)
         if old is not None and a.id != old.id:
