@@ -317,8 +317,15 @@ static bool add_name(fs_state *fs, fs_node *node, fs_node *parent, const char *t
 {
     struct fs_nodes *t = fs->nodes;
     fs_name *old = find_name(t, parent, text);
-    if (old && old->node == node)
+    if (old && old->node == node) { /* the name seen last is the first to be tried: others may be gone behind the mount */
+        fs_name **at = &node->names;
+        while (*at != old)
+            at = &(*at)->next;
+        *at = old->next;
+        old->next = node->names;
+        node->names = old;
         return true;
+    }
     size_t bytes = strlen(text) + 1;
     fs_name *n = malloc(sizeof *n + bytes);
     if (!n)

@@ -147,6 +147,28 @@ static int find_file(fs_state *fs, fs_open *o, int flags, pid_t pid, struct stat
     return store_statx(fs, fd, "", stx);
 }
 
+/* o->lock is held. find_file, and the file's path where anything below will ask for it. A change of several arrays that
+ * began before the file was open for writing has not seen this writer, and its journal tells of it now (P17): it is waited
+ * for with the file closed, and then the name may be another file. One that begins later sees the writer. */
+static int find_and_await(fs_state *fs, fs_open *o, int flags, pid_t pid, struct statx *stx, bool *stated, char **path)
+{
+    for (;;) {
+        bool was_writable = o->wfd >= 0;
+        int err = find_file(fs, o, flags, pid, stx, stated);
+        if (!err && !*path && (o->array_name || *stated || o->node->generation || fs->upper))
+            *path = node_path(fs, o->node);
+        if (err || was_writable || o->wfd < 0 || o->rfd < 0 || !*path ||
+            npk_await(fs->store, *path, NPK_SETTLE_TRY) != -EAGAIN)
+            return err;
+        close(o->wfd);
+        o->wfd = -1;
+        loop_yield(fs);
+        err = npk_await(fs->store, *path, 0);
+        if (err)
+            return err;
+    }
+}
+
 /* o->lock is held. Is the numbering of rows still the one that this node stands for? -ESTALE: the kernel shall look again,
  * and finds another node. */
 static int find_numbering(fs_state *fs, fs_open *o, const char *path, bool stated, pid_t pid, struct statx *stx, int flags,
@@ -600,8 +622,8 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
             o->array_name = node_is_named_like_array(fs, n);
         bool stated = false, is_view = false;
         err = o->save ? store_statx(fs, o->rfd, "", &stx) /* it has no name to be looked for */
-                      : find_file(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx, &stated);
-        if (!err && (o->array_name || stated || n->generation || fs->upper))
+                      : find_and_await(fs, o, fi->flags, fuse_req_ctx(req)->pid, &stx, &stated, &path);
+        if (!err && o->save && o->array_name)
             path = node_path(fs, n);
         bool placeholder = !err && upper_is_placeholder(fs, o);
         if (placeholder && wants_write(fi->flags) && !(fi->flags & O_TRUNC))

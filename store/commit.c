@@ -26,7 +26,20 @@ struct committing {
     npk_journal journal;
     npk_target *targets; /* of every array that the batch has touched */
     char **names;
+    struct hold *holds;
 };
+
+/* A file that the batch found, while the commit replaces it: nobody opens it for writing without our seeing it. */
+struct hold {
+    int fd;           /* O_RDONLY; -1: none */
+    bool leased;      /* false: leases prove nothing here */
+    int64_t mtime_ns; /* of the last change that is known to us */
+};
+
+static int64_t mtime_of(const struct stat *st)
+{
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
 
 static int stale(const npk_staged *e, const char *what)
 {
@@ -149,7 +162,7 @@ static int check_unchanged(const npk_batch *b, const npk_staged *e, const npk_ta
     else if (id.inode != e->before.inode || id.birth_ns != e->before.birth_ns)
         err = stale(e, "it was replaced by another file");
     else if ((uint64_t)st.st_size != e->before_size ||
-             (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != e->before_mtime_ns)
+             mtime_of(&st) != e->before_mtime_ns)
         err = stale(e, "it was changed");
     else if (e->changed && st.st_nlink > 1)
         err = npk__fail(-EMLINK, "\"%s\": the file has %lu names (hard links); only one is accepted", e->path,
@@ -197,9 +210,10 @@ static int add_swap(struct committing *c, const npk_staged *e)
     return 0;
 }
 
-/* Opening makes its entry in the table of arrays being written, and room for the digits. */
-static int add_write(struct committing *c, const npk_staged *e, npk_target *t)
+/* Opening makes its entry in the table of arrays being written, and room for the digits; *mtime_ns: its time after that. */
+static int add_write(struct committing *c, const npk_staged *e, npk_target *t, int64_t *mtime_ns)
 {
+    struct stat st;
     int err = npk__target_open(t, 0);
     uint64_t rows = err ? 0 : t->info.rows;
     if (!err && e->rows < rows)
@@ -227,6 +241,10 @@ static int add_write(struct committing *c, const npk_staged *e, npk_target *t)
                      .piece_count = e->piece_count};
     npk__journal_add(&c->journal, &step);
     npk__target_shut(t);
+    err = npk__fstatat(t->dir.fd, t->leaf, &st);
+    if (err)
+        return npk__fail_errno(err, e->path);
+    *mtime_ns = mtime_of(&st);
     return 0;
 }
 
@@ -241,7 +259,7 @@ static int add_steps(struct committing *c)
         if (e->file)
             err = add_swap(c, e);
         else if (!e->gone)
-            err = add_write(c, e, &c->targets[i]);
+            err = add_write(c, e, &c->targets[i], &c->holds[i].mtime_ns);
         else if (e->before.inode)
             npk__journal_add(&c->journal, &gone);
     }
@@ -256,10 +274,13 @@ static int lock_arrays(struct committing *c)
     char name[NPK__PATH_BYTES];
     c->names = calloc(b->count + 1, sizeof(*c->names));
     c->targets = calloc(b->count + 1, sizeof(*c->targets));
-    if (!c->names || !c->targets)
+    c->holds = calloc(b->count + 1, sizeof(*c->holds));
+    if (!c->names || !c->targets || !c->holds)
         return npk__fail(-ENOMEM, "out of memory");
-    for (size_t i = 0; i < b->count; i++)
+    for (size_t i = 0; i < b->count; i++) {
         c->targets[i] = NPK_TARGET_NONE;
+        c->holds[i] = (struct hold){.fd = -1, .mtime_ns = b->list[i].before_mtime_ns};
+    }
     for (size_t i = 0; i < b->count; i++) {
         const npk_staged *e = &b->list[i];
         int err = e->changed && e->file ? npk__make_parents(b->store->root_fd, e->path) : 0;
@@ -281,6 +302,65 @@ static void unlock_arrays(struct committing *c)
         free(c->names[i]);
     free(c->targets);
     free(c->names);
+    free(c->holds);
+}
+
+/* ---- holds ----------------------------------------------------------------------------------------------------- */
+
+static void let_go(struct hold *h)
+{
+    if (h->leased)
+        npk__lease_drop(h->fd);
+    h->leased = false;
+    npk__close(&h->fd);
+}
+
+static void let_all_go(struct committing *c)
+{
+    for (size_t i = 0; c->holds && i < c->b->count; i++)
+        let_go(&c->holds[i]);
+}
+
+static int opened(const npk_staged *e)
+{
+    return npk__fail(-ESTALE, "\"%s\": a program has just opened it for writing; nothing was changed, commit again when it is "
+                     "closed, or abort", e->path);
+}
+
+/* Who opened the file before the journal named it is found by the lease, and what he wrote and closed by the file. */
+static int hold(const npk_staged *e, const npk_target *t, struct hold *h)
+{
+    struct stat st;
+    npk_file_id id = {0};
+    h->fd = npk__openat(t->dir.fd, t->leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+    if (h->fd < 0)
+        return h->fd == -ENOENT ? stale(e, "it was removed") : npk__fail_errno(h->fd, e->path);
+    int err = npk__lease_fs_proves(h->fd) ? npk__lease_take(h->fd) : -ENOTSUP;
+    if (err == -EAGAIN)
+        return opened(e);
+    h->leased = err == 0;
+    err = npk__fstat(h->fd, &st);
+    if (!err)
+        err = npk__file_id(h->fd, &id);
+    if (err)
+        return npk__fail_errno(err, e->path);
+    if (id.inode != e->before.inode || id.birth_ns != e->before.birth_ns || (uint64_t)st.st_size != e->before_size ||
+        mtime_of(&st) != h->mtime_ns)
+        return stale(e, "it was changed");
+    return 0;
+}
+
+/* The last look before the first step: has somebody come in between? Steps that write into a file open it for that, which
+ * a lease of ours would stand in the way of; mounts look for the journal once more when they have such a file open. */
+static int check_holds(struct committing *c)
+{
+    for (size_t i = 0; i < c->b->count; i++)
+        if (c->holds[i].leased && !npk__lease_holds(c->holds[i].fd))
+            return opened(&c->b->list[i]);
+    for (size_t i = 0; i < c->b->count; i++)
+        if (!c->b->list[i].file && !c->b->list[i].gone)
+            let_go(&c->holds[i]);
+    return 0;
 }
 
 static int commit_locked(struct committing *c)
@@ -293,24 +373,22 @@ static int commit_locked(struct committing *c)
     err = sync_folders(c->b); /* before the journal says anything: a batch that is not found counts as done */
     if (!err)
         err = npk__journal_write(&c->journal, true);
-    /* Mounts let nobody open an array for writing from here on. Has somebody come in between? */
-    for (size_t i = 0; i < c->b->count && !err; i++) {
-        if (!c->b->list[i].before.inode)
-            continue;
-        int fd = npk__openat(c->targets[i].dir.fd, c->targets[i].leaf, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-        if (fd >= 0 && npk__lease_probe(fd) == -EBUSY)
-            err = npk__fail(-ESTALE, "\"%s\": a program has just opened it for writing; nothing was changed",
-                            c->b->list[i].path);
-        npk__close(&fd);
-    }
+    /* Mounts let nobody open an array for writing from here on. */
+    for (size_t i = 0; i < c->b->count && !err; i++)
+        if (c->b->list[i].before.inode)
+            err = hold(&c->b->list[i], &c->targets[i], &c->holds[i]);
+    if (!err)
+        err = check_holds(c);
     if (err) {
         char sentence[NPK__SENTENCE_BYTES];
         memcpy(sentence, npk_error(), strlen(npk_error()) + 1);
         (void)npk__journal_clear(&c->journal);
+        let_all_go(c);
         return npk__fail(err, "%s", sentence);
     }
     c->b->decided = true;
     err = npk__journal_run(&c->journal);
+    let_all_go(c); /* who waits for one finds another file under its name */
     return err ? err : npk__journal_clear(&c->journal);
 }
 

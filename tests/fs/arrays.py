@@ -387,6 +387,22 @@ def arrays_written_in_a_row_share_syncs(m):
     expect(left(), "", "findings")
 
 
+@test
+def a_name_that_came_back(m):
+    """Moved away and back behind the mount, with nobody telling of it: the name that was looked at last is the true one."""
+    m.options += ["inotify=off", "attr_timeout=60"]
+    m.remount()
+    os.mkdir(m.below("g"))
+    np.save(m.path("x.npy"), ROWS)
+    for _ in range(3):
+        os.rename(m.below("x.npy"), m.below("g/y.npy"))
+        expect(np.load(m.path("g/y.npy")).shape, ROWS.shape)
+        os.rename(m.below("g/y.npy"), m.below("x.npy"))
+        with open(m.path("x.npy"), "r+b") as f:
+            expect(f.read(6), b"\x93NUMPY")
+        expect(np.load(m.path("x.npy")).shape, ROWS.shape)
+
+
 def main():
     return main_on_mounts("arrays")
 
