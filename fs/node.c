@@ -423,6 +423,24 @@ bool node_shows(fs_state *fs, const fs_node *n, const struct statx *stx)
     return same;
 }
 
+static bool is_no_older(int64_t mtime_ns, uint64_t size, int64_t than_ns, uint64_t than_size)
+{
+    return mtime_ns > than_ns || (mtime_ns == than_ns && size == than_size);
+}
+
+bool node_knows(fs_state *fs, fs_node *n, uint64_t size, int64_t mtime_ns)
+{
+    pthread_mutex_lock(&fs->nodes->lock);
+    bool known = is_no_older(n->shown_mtime_ns, n->shown_size, mtime_ns, size) ||
+                 is_no_older(n->told_mtime_ns, n->told_size, mtime_ns, size);
+    if (!known) {
+        n->told_mtime_ns = mtime_ns;
+        n->told_size = size;
+    }
+    pthread_mutex_unlock(&fs->nodes->lock);
+    return known;
+}
+
 fs_node *node_bind(fs_state *fs, fs_node *parent, const char *name, const struct statx *stx, uint64_t generation)
 {
     return bind(fs, parent, name, stx, generation);

@@ -60,6 +60,8 @@ struct fs_node {
     _Atomic bool session;      /* the store has an entry for it (npk_session_begin); outlives its open state */
     int64_t shown_mtime_ns;    /* what the kernel was last told, for the watch to compare */
     uint64_t shown_size;
+    int64_t told_mtime_ns;     /* the state after which the kernel was last told to ask again */
+    uint64_t told_size;
     /* Protected by the open state's lock: the file as it was when its pages were last let into the kernel's cache. */
     int64_t cached_mtime_ns, cached_ctime_ns; /* mtime 0: unknown */
     uint64_t cached_size;
@@ -129,6 +131,8 @@ fs_dir_fd *dir_fd_kept(fs_state *fs, fs_node *n);
 
 /* Is what the kernel was last told of the file's size and time still so? */
 bool node_shows(fs_state *fs, const fs_node *n, const struct statx *stx);
+/* Was it told of this state or a later one, or to ask again since? If not, the caller tells it now. */
+bool node_knows(fs_state *fs, fs_node *n, uint64_t size, int64_t mtime_ns);
 
 uint64_t node_birth_ns(const struct statx *stx);
 void stat_from_statx(struct stat *st, const struct statx *stx);

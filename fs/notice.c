@@ -14,6 +14,9 @@
 struct notice {
     fs_node *node;        /* pinned */
     size_t bytes;
+    bool newer;           /* only if the kernel does not know of this state yet */
+    uint64_t size;
+    int64_t mtime_ns;
     struct notice *next;
 };
 
@@ -25,14 +28,19 @@ struct fs_notices {
     bool stop, running;
 };
 
-void notice_attributes(fs_state *fs, fs_node *n, size_t bytes)
+static int64_t mtime_of(const struct statx *stx)
+{
+    return stx->stx_mtime.tv_sec * 1000000000ll + stx->stx_mtime.tv_nsec;
+}
+
+static void queue(fs_state *fs, struct notice what)
 {
     struct fs_notices *q = fs->notices;
     struct notice *item = malloc(sizeof *item);
     if (!item)
         return; /* the attribute timeout will do */
-    node_pin(fs, n);
-    *item = (struct notice){.node = n, .bytes = bytes};
+    node_pin(fs, what.node);
+    *item = what;
     pthread_mutex_lock(&q->lock);
     *q->last = item;
     q->last = &item->next;
@@ -40,10 +48,23 @@ void notice_attributes(fs_state *fs, fs_node *n, size_t bytes)
     pthread_mutex_unlock(&q->lock);
 }
 
+void notice_attributes(fs_state *fs, fs_node *n, size_t bytes)
+{
+    queue(fs, (struct notice){.node = n, .bytes = bytes});
+}
+
+/* While the kernel is being told, it drops the answers of requests under way, and a program that goes by such an answer
+ * meets the old size: so it is told once of each state, and not at all when it has asked meanwhile. */
+void notice_newer(fs_state *fs, fs_node *n, const struct statx *stx)
+{
+    queue(fs, (struct notice){.node = n, .newer = true, .size = stx->stx_size, .mtime_ns = mtime_of(stx)});
+}
+
 void notice_if_outdated(fs_state *fs, fs_node *n, const struct statx *stx)
 {
     if (node_shows(fs, n, stx))
         return;
+    (void)node_knows(fs, n, stx->stx_size, mtime_of(stx));
     fuse_lowlevel_notify_inval_inode(fs->session, node_id(fs, n), -1, 0);
     atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
 }
@@ -114,7 +135,7 @@ static void *notice_thread(void *arg)
             q->last = &q->first;
         bool quiet = q->stop;
         pthread_mutex_unlock(&q->lock);
-        if (!quiet) {
+        if (!quiet && (!item->newer || !node_knows(fs, item->node, item->size, item->mtime_ns))) {
             fuse_ino_t id = node_id(fs, item->node);
             /* A negative offset invalidates attributes alone; a length of 0 would mean "to the end". */
             off_t length = item->bytes == NOTICE_ALL_BYTES ? 0 : (off_t)item->bytes;

@@ -13,6 +13,8 @@ void notices_stop(fs_state *fs);
 /* Any thread; returns at once. Attributes of a node, and its cached bytes [0, bytes) if not 0. */
 #define NOTICE_ALL_BYTES SIZE_MAX
 void notice_attributes(fs_state *fs, fs_node *n, size_t bytes);
+/* The same of the attributes, unless the kernel has heard of this state when it is done: for news of changes behind the mount. */
+void notice_newer(fs_state *fs, fs_node *n, const struct statx *stx);
 /* If the file has another size or time by now than the kernel was told last, it is told to ask again before this returns: it
  * would cut reads and mappings at the old end until the attribute timeout. Any thread, also the request loop: of all
  * notices this one alone takes no lock that a request may hold. */

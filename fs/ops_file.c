@@ -389,6 +389,8 @@ void settle(fs_state *fs, fs_open *o, unsigned flags)
     npk_info info = {0};
     int err = 0;
     if (fd >= 0 && o->node->session && o->creators == 0 && !o->swapped && !is_settled(fs, o, fd)) {
+        struct statx was, stx;
+        bool served = (fs->mode == FS_MODE_DAEMON || o->view) && store_statx(fs, fd, "", &was) == 0;
         err = npk_settle(fs->store, path, fd, flags | NPK_SETTLE_TRY, &state, &info);
         if (err == -EAGAIN) { /* a library holds the array's lock: wait for it, but not in the request loop */
             loop_yield(fs);
@@ -398,14 +400,14 @@ void settle(fs_state *fs, fs_open *o, unsigned flags)
             fs_note_failure(fs, path, npk_error());
         } else {
             o->no_room = state == NPK_NO_ROOM;
-            struct statx stx; /* counting the rows has moved the time */
-            bool agree = (state == NPK_SETTLED || state == NPK_PART_ROW) && store_statx(fs, fd, "", &stx) == 0 &&
-                         stx.stx_size == info.file_bytes;
+            bool looked = store_statx(fs, fd, "", &stx) == 0; /* counting the rows has moved the time */
+            bool agree = (state == NPK_SETTLED || state == NPK_PART_ROW) && looked && stx.stx_size == info.file_bytes;
             o->settled_bytes = info.file_bytes;
             o->settled_mtime_us = agree ? stamp_ns(&stx.stx_mtime) / 1000 : -1;
             if (o->view)
                 view_refresh(fs, o, path);
-            if (fs->mode == FS_MODE_DAEMON || o->view)
+            /* Telling the kernel what it knows would make it drop the answer to the fstat that follows an open. */
+            if (served && (!looked || stx.stx_size != was.stx_size || stamp_ns(&stx.stx_mtime) != stamp_ns(&was.stx_mtime)))
                 notice_attributes(fs, o->node, info.header.data_offset);
         }
         npk_info_clear(&info);

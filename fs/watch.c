@@ -101,7 +101,7 @@ static fs_node *dir_of_event(fs_state *fs, const struct inotify_event *e)
 typedef enum verdict { STILL_TRUE, OTHER_ATTRIBUTES, OTHER_FILE } verdict;
 
 /* What the kernel was told of the child under this name: is it still so? */
-static verdict look(fs_state *fs, fs_node *dir, const char *name, fs_node *child, uint32_t mask)
+static verdict look(fs_state *fs, fs_node *dir, const char *name, fs_node *child, uint32_t mask, struct statx *stx)
 {
     pthread_mutex_lock(&fs->nodes->lock);
     bool open = child->open != NULL; /* ours: the kernel keeps its attributes itself */
@@ -111,14 +111,13 @@ static verdict look(fs_state *fs, fs_node *dir, const char *name, fs_node *child
         return STILL_TRUE;
     if (dir_fd_get(fs, dir, &fd))
         return OTHER_FILE;
-    struct statx stx;
-    int err = store_statx(fs, dir_fd_number(fd), name, &stx);
+    int err = store_statx(fs, dir_fd_number(fd), name, stx);
     dir_fd_put(fs, fd);
-    if (err || stx.stx_ino != child->ino)
+    if (err || stx->stx_ino != child->ino)
         return OTHER_FILE;
     if (open || !(mask & IN_CLOSE_WRITE))
         return STILL_TRUE; /* a name that came leads where the kernel knows it to lead: we made it ourselves */
-    return node_shows(fs, child, &stx) ? STILL_TRUE : OTHER_ATTRIBUTES;
+    return node_shows(fs, child, stx) ? STILL_TRUE : OTHER_ATTRIBUTES;
 }
 
 static void handle_event(fs_state *fs, const struct inotify_event *e)
@@ -130,9 +129,10 @@ static void handle_event(fs_state *fs, const struct inotify_event *e)
         return;
     fs_node *child = node_find(fs, dir, e->name);
     if (child) {
-        verdict v = look(fs, dir, e->name, child, e->mask);
+        struct statx stx;
+        verdict v = look(fs, dir, e->name, child, e->mask, &stx);
         if (v == OTHER_ATTRIBUTES)
-            notice_attributes(fs, child, 0);
+            notice_newer(fs, child, &stx);
         if (v == OTHER_FILE) {
             notice_entry_now(fs, dir, e->name);
             open_drop_idle(fs, child); /* a kept registration would hold the space of a file that is gone */

@@ -388,6 +388,18 @@ def arrays_written_in_a_row_share_syncs(m):
 
 
 @test
+def copied_whole_after_an_append_elsewhere(m):
+    """What a program learns after its open is what the kernel copies by: the size of the file as another mount left it."""
+    with Mount("passthrough" if m.mode == "daemon" else "daemon", store=m.store) as other:
+        np.save(other.path("x.npy"), ROWS[:1])
+        for n in range(2, 500):
+            append(other, "x.npy", ROWS[1:2].tobytes())
+            os.stat(m.path("x.npy"))
+            subprocess.run(["cp", m.path("x.npy"), m.path("y.npy")], check=True)
+            expect(os.path.getsize(m.below("y.npy")), 128 + n * ROWS[0].nbytes, "copy %d" % n)
+
+
+@test
 def a_name_that_came_back(m):
     """Moved away and back behind the mount, with nobody telling of it: the name that was looked at last is the true one."""
     m.options += ["inotify=off", "attr_timeout=60"]
