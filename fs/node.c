@@ -657,6 +657,30 @@ int node_place(fs_state *fs, fs_node *n, fs_node **parent, char name[256])
     return err;
 }
 
+bool node_has_names(fs_state *fs, fs_node *n)
+{
+    pthread_mutex_lock(&fs->nodes->lock);
+    n = named(n);
+    bool several = n->names && n->names->next;
+    pthread_mutex_unlock(&fs->nodes->lock);
+    return several;
+}
+
+void node_turn_names(fs_state *fs, fs_node *n)
+{
+    pthread_mutex_lock(&fs->nodes->lock);
+    n = named(n);
+    fs_name *first = n->names, **end = &n->names;
+    if (first && first->next) {
+        n->names = first->next;
+        while (*end)
+            end = &(*end)->next;
+        *end = first;
+        first->next = NULL;
+    }
+    pthread_mutex_unlock(&fs->nodes->lock);
+}
+
 bool node_array_of(fs_state *fs, fs_node *control, fs_node **dir, char leaf[256])
 {
     pthread_mutex_lock(&fs->nodes->lock);

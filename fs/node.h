@@ -99,6 +99,9 @@ void node_mark_dead(fs_state *fs, fs_node *n);
 /* The path relative to the store, malloc()ed ("" for the root); NULL: the node has no name (or no memory). Of a control:
  * the path of the array or directory that it is about. */
 char *node_path(fs_state *fs, fs_node *n);
+/* Has it more than one; the first goes behind the others. */
+bool node_has_names(fs_state *fs, fs_node *n);
+void node_turn_names(fs_state *fs, fs_node *n);
 /* A name of the node: its parent, pinned, and the text in name[256]. -ESTALE: it has none. */
 int node_place(fs_state *fs, fs_node *n, fs_node **parent, char name[256]);
 /* The directory of the store and the array's leaf that a control is about; the directory is pinned. False: none. */

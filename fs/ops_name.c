@@ -32,20 +32,29 @@ int store_statx(fs_state *fs, int dir, const char *name, struct statx *stx)
     return 0;
 }
 
-int node_leaf(fs_state *fs, fs_node *n, fs_dir_fd **dir, char leaf[256])
-{
-    fs_node *parent;
-    int err = node_place(fs, n, &parent, leaf);
-    if (err)
-        return err;
-    err = dir_fd_get(fs, parent, dir);
-    node_unpin(fs, parent);
-    return err;
-}
-
 static bool is_same_file(const fs_node *n, const struct statx *stx)
 {
     return stx->stx_ino == n->ino && (stx->stx_mode & S_IFMT) == n->type && node_birth_ns(stx) == n->birth_ns;
+}
+
+int node_leaf(fs_state *fs, fs_node *n, fs_dir_fd **dir, char leaf[256])
+{
+    struct statx stx;
+    for (unsigned left = 8;; left--) {
+        fs_node *parent;
+        int err = node_place(fs, n, &parent, leaf);
+        if (err)
+            return err;
+        err = dir_fd_get(fs, parent, dir);
+        node_unpin(fs, parent);
+        /* Of several names some may have gone behind the mount, and the kernel may still hold one that has not. */
+        if (left == 0 || !node_has_names(fs, n) ||
+            (!err && store_statx(fs, dir_fd_number(*dir), leaf, &stx) == 0 && is_same_file(n, &stx)))
+            return err;
+        if (!err)
+            dir_fd_put(fs, *dir);
+        node_turn_names(fs, n);
+    }
 }
 
 static int file_statx(fs_state *fs, fs_node *n, struct statx *stx)

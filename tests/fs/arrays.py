@@ -3,6 +3,7 @@
 
 Usage: arrays.py passthrough|daemon [WORD...]"""
 
+import ctypes
 import io
 import mmap
 import os
@@ -405,8 +406,14 @@ def a_name_that_came_back(m):
     m.options += ["inotify=off", "attr_timeout=60"]
     m.remount()
     os.mkdir(m.below("g"))
-    np.save(m.path("x.npy"), ROWS)
-    for _ in range(3):
+    np.save(m.below("x.npy"), ROWS)
+    os.stat(m.path("x.npy"))
+    libc, found = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(256)
+    for _ in range(3): # 0x2000: the kernel asks, whatever it believes
+        os.rename(m.below("x.npy"), m.below("g/y.npy"))
+        expect(os.stat(m.path("g/y.npy")).st_size, 128 + ROWS.nbytes)
+        os.rename(m.below("g/y.npy"), m.below("x.npy"))
+        expect(libc.statx(-100, os.fsencode(m.path("x.npy")), 0x2000, 0xfff, found), 0)
         os.rename(m.below("x.npy"), m.below("g/y.npy"))
         expect(np.load(m.path("g/y.npy")).shape, ROWS.shape)
         os.rename(m.below("g/y.npy"), m.below("x.npy"))
