@@ -10,13 +10,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 
 import mountlib
-from harness import Report, chosen, err, expect, in_child, main_on_mounts, test
-from mountlib import NPK, Mount, MountFailed, Skip
+from harness import err, expect, main_on_mounts, test
+from mountlib import NPK, Mount, Skip
 
 ROWS = np.arange(36, dtype="f4").reshape(9, 4)
 

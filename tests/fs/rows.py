@@ -10,12 +10,11 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 
 import mountlib
-from harness import Report, chosen, err, expect, in_child, main_on_mounts, test
+from harness import err, expect, main_on_mounts, test
 from mountlib import NPK, Mount, Skip
 
 ROWS = np.arange(4000, dtype="i4").reshape(1000, 4)

@@ -14,8 +14,8 @@ import time
 import numpy as np
 
 import mountlib
-from harness import Report, chosen, err, expect, in_child, main_on_mounts, test
-from mountlib import NPK, Mount, Skip
+from harness import err, expect, main_on_mounts, test
+from mountlib import NPK
 
 RNG = np.random.default_rng(9)
 X = RNG.standard_normal((2000, 16)).astype("f4")

@@ -9,13 +9,12 @@ import mmap
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 
 import mountlib
-from harness import Report, chosen, err, expect, in_child, main_on_mounts, test
-from mountlib import NPK, Mount, Skip
+from harness import err, expect, main_on_mounts, test
+from mountlib import NPK
 
 X = np.arange(1000 * 128, dtype="f4").reshape(1000, 128)
 ROW = 512
