@@ -310,7 +310,7 @@ static int stat_untouched(npk_batch *b, const char *path, const char *name, npk_
     if (!err)
         err = npk__fstat(base, &st);
     e.before_size = (uint64_t)st.st_size;
-    e.before_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    e.before_mtime_ns = npk__mtime_ns(&st);
     npk__close(&base);
     if (!err)
         err = npk__stage_look(b, &e, out, &base);

@@ -36,11 +36,6 @@ struct hold {
     int64_t mtime_ns; /* of the last change that is known to us */
 };
 
-static int64_t mtime_of(const struct stat *st)
-{
-    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
-}
-
 static int stale(const npk_staged *e, const char *what)
 {
     return npk__fail(-ESTALE,
@@ -162,7 +157,7 @@ static int check_unchanged(const npk_batch *b, const npk_staged *e, const npk_ta
     else if (id.inode != e->before.inode || id.birth_ns != e->before.birth_ns)
         err = stale(e, "it was replaced by another file");
     else if ((uint64_t)st.st_size != e->before_size ||
-             mtime_of(&st) != e->before_mtime_ns)
+             npk__mtime_ns(&st) != e->before_mtime_ns)
         err = stale(e, "it was changed");
     else if (e->changed && st.st_nlink > 1)
         err = npk__fail(-EMLINK, "\"%s\": the file has %lu names (hard links); only one is accepted", e->path,
@@ -244,7 +239,7 @@ static int add_write(struct committing *c, const npk_staged *e, npk_target *t, i
     err = npk__fstatat(t->dir.fd, t->leaf, &st);
     if (err)
         return npk__fail_errno(err, e->path);
-    *mtime_ns = mtime_of(&st);
+    *mtime_ns = npk__mtime_ns(&st);
     return 0;
 }
 
@@ -345,7 +340,7 @@ static int hold(const npk_staged *e, const npk_target *t, struct hold *h)
     if (err)
         return npk__fail_errno(err, e->path);
     if (id.inode != e->before.inode || id.birth_ns != e->before.birth_ns || (uint64_t)st.st_size != e->before_size ||
-        mtime_of(&st) != h->mtime_ns)
+        npk__mtime_ns(&st) != h->mtime_ns)
         return stale(e, "it was changed");
     return 0;
 }

@@ -63,6 +63,11 @@ int npk__mmap(void **out, size_t bytes, int prot, int flags, int fd, uint64_t of
 /* ---- names ----------------------------------------------------------------------------------------------------- */
 int npk__fstat(int fd, struct stat *out);
 int npk__fstatat(int dir_fd, const char *path, struct stat *out); /* does not follow a symbolic link */
+/* The time of the last change, in ns since the epoch. */
+static inline int64_t npk__mtime_ns(const struct stat *st)
+{
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
 /* Inode, birth time (ns since the epoch, 0 where the filesystem has none) and the rest of a descriptor's attributes. */
 int npk__statx_fd(int fd, struct statx *out);
 int npk__mkdirat(int dir_fd, const char *path, mode_t mode);                                              /* M */

@@ -401,7 +401,7 @@ static int pack_to(npk_store *s, int fd, const char *label, const npk_pack_optio
         const struct stat *root = &p.scan.root;
         npk__pkg_header h = {.zstd = ZSTD_versionNumber(),
                              .mode = root->st_mode & 07777,
-                             .mtime_ns = (int64_t)root->st_mtim.tv_sec * 1000000000 + root->st_mtim.tv_nsec};
+                             .mtime_ns = npk__mtime_ns(root)};
         err = npk__pack_out_open(&p.out, fd, label, &h);
     }
     if (!err)

@@ -248,11 +248,6 @@ static int lock_quiet(npk_batch *b, const char *path, npk_lock *lock)
     }
 }
 
-static int64_t mtime_of(const struct stat *st)
-{
-    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
-}
-
 static int touch_locked(npk_batch *b, const char *path, size_t *out);
 
 int npk__stage_touch(npk_batch *b, const char *path, size_t *out)
@@ -295,7 +290,7 @@ static int touch_locked(npk_batch *b, const char *path, size_t *out)
         t.inode = htole64(id.inode);
         t.birth_ns = htole64(id.birth_ns);
         t.size = htole64((uint64_t)st.st_size);
-        t.mtime_ns = htole64((uint64_t)mtime_of(&st));
+        t.mtime_ns = htole64((uint64_t)npk__mtime_ns(&st));
         t.generation = htole64(generation);
     } else if (fd != -ENOENT && fd != -ENOTDIR) {
         return fd;
@@ -334,7 +329,7 @@ int npk__stage_open_base(npk_batch *b, const npk_staged *e, int *out)
     if (!err)
         err = npk__fstat(fd, &st);
     if (!err && (id.inode != e->before.inode || id.birth_ns != e->before.birth_ns ||
-                 (uint64_t)st.st_size != e->before_size || mtime_of(&st) != e->before_mtime_ns))
+                 (uint64_t)st.st_size != e->before_size || npk__mtime_ns(&st) != e->before_mtime_ns))
         err = -ESTALE; /* its commit would fail */
     if (!err) {
         *out = fd;

@@ -332,7 +332,7 @@ static npk_state_print print_of(const struct stat *st)
 {
     return (npk_state_print){.inode = st->st_ino,
                              .size = (uint64_t)st->st_size,
-                             .mtime_ns = st->st_mtim.tv_sec * INT64_C(1000000000) + st->st_mtim.tv_nsec,
+                             .mtime_ns = npk__mtime_ns(st),
                              .ctime_ns = st->st_ctim.tv_sec * INT64_C(1000000000) + st->st_ctim.tv_nsec};
 }
 
