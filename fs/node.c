@@ -403,7 +403,7 @@ static fs_node *bind(fs_state *fs, fs_node *parent, const char *name, const stru
         n->lookups++;
         n->estale_told = false; /* a name leads here again: opens that follow may be told anew */
         n->shown_size = stx->stx_size;
-        n->shown_mtime_ns = stx->stx_mtime.tv_sec * 1000000000ll + stx->stx_mtime.tv_nsec;
+        n->shown_mtime_ns = statx_ns(&stx->stx_mtime);
         if (parent && !add_name(fs, n, parent, name)) {
             n->lookups--;
             node_release_if_unused(fs, n);
@@ -418,7 +418,7 @@ bool node_shows(fs_state *fs, const fs_node *n, const struct statx *stx)
 {
     pthread_mutex_lock(&fs->nodes->lock);
     bool same = n->shown_size == stx->stx_size &&
-                n->shown_mtime_ns == stx->stx_mtime.tv_sec * 1000000000ll + stx->stx_mtime.tv_nsec;
+                n->shown_mtime_ns == statx_ns(&stx->stx_mtime);
     pthread_mutex_unlock(&fs->nodes->lock);
     return same;
 }

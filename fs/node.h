@@ -138,6 +138,10 @@ bool node_shows(fs_state *fs, const fs_node *n, const struct statx *stx);
 bool node_knows(fs_state *fs, fs_node *n, uint64_t size, int64_t mtime_ns);
 
 uint64_t node_birth_ns(const struct statx *stx);
+static inline int64_t statx_ns(const struct statx_timestamp *t)
+{
+    return t->tv_sec * 1000000000ll + t->tv_nsec;
+}
 void stat_from_statx(struct stat *st, const struct statx *stx);
 
 #endif

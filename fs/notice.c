@@ -28,11 +28,6 @@ struct fs_notices {
     bool stop, running;
 };
 
-static int64_t mtime_of(const struct statx *stx)
-{
-    return stx->stx_mtime.tv_sec * 1000000000ll + stx->stx_mtime.tv_nsec;
-}
-
 static void queue(fs_state *fs, struct notice what)
 {
     struct fs_notices *q = fs->notices;
@@ -57,14 +52,14 @@ void notice_attributes(fs_state *fs, fs_node *n, size_t bytes)
  * meets the old size: so it is told once of each state, and not at all when it has asked meanwhile. */
 void notice_newer(fs_state *fs, fs_node *n, const struct statx *stx)
 {
-    queue(fs, (struct notice){.node = n, .newer = true, .size = stx->stx_size, .mtime_ns = mtime_of(stx)});
+    queue(fs, (struct notice){.node = n, .newer = true, .size = stx->stx_size, .mtime_ns = statx_ns(&stx->stx_mtime)});
 }
 
 void notice_if_outdated(fs_state *fs, fs_node *n, const struct statx *stx)
 {
     if (node_shows(fs, n, stx))
         return;
-    (void)node_knows(fs, n, stx->stx_size, mtime_of(stx));
+    (void)node_knows(fs, n, stx->stx_size, statx_ns(&stx->stx_mtime));
     fuse_lowlevel_notify_inval_inode(fs->session, node_id(fs, n), -1, 0);
     atomic_fetch_add_explicit(&fs->stats.invalidations, 1, memory_order_relaxed);
 }

@@ -24,7 +24,7 @@ static void reply_statx(fuse_req_t req, fs_node *n, const struct statx *stx)
     stat_from_statx(&st, stx);
     pthread_mutex_lock(&fs->nodes->lock);
     n->shown_size = stx->stx_size;
-    n->shown_mtime_ns = stx->stx_mtime.tv_sec * 1000000000ll + stx->stx_mtime.tv_nsec;
+    n->shown_mtime_ns = statx_ns(&stx->stx_mtime);
     pthread_mutex_unlock(&fs->nodes->lock);
     fuse_reply_attr(req, &st, fs->options->attr_timeout_s);
 }

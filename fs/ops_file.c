@@ -34,11 +34,6 @@
 
 #define COUNT(counter) atomic_fetch_add_explicit(&fs->stats.counter, 1, memory_order_relaxed)
 
-static int64_t stamp_ns(const struct statx_timestamp *t)
-{
-    return t->tv_sec * 1000000000ll + t->tv_nsec;
-}
-
 static bool wants_write(int flags)
 {
     return (flags & O_ACCMODE) != O_RDONLY;
@@ -371,11 +366,10 @@ static int empty_file(fuse_req_t req, fs_open *o, const char *path, int flags, c
 /* ---- 4 ---- */
 
 /* o->lock is held. Neither size nor time has moved since header and data were found to agree. */
-static bool is_settled(fs_state *fs, const fs_open *o, int fd)
+static bool is_settled(const fs_open *o, const struct statx *now)
 {
-    struct statx stx;
-    return o->settled_mtime_us > 0 && store_statx(fs, fd, "", &stx) == 0 && stx.stx_size == o->settled_bytes &&
-           stamp_ns(&stx.stx_mtime) / 1000 == o->settled_mtime_us;
+    return o->settled_mtime_us > 0 && now->stx_size == o->settled_bytes &&
+           statx_ns(&now->stx_mtime) / 1000 == o->settled_mtime_us;
 }
 
 void settle(fs_state *fs, fs_open *o, unsigned flags)
@@ -388,9 +382,10 @@ void settle(fs_state *fs, fs_open *o, unsigned flags)
     npk_settle_state state = NPK_SETTLED;
     npk_info info = {0};
     int err = 0;
-    if (fd >= 0 && o->node->session && o->creators == 0 && !o->swapped && !is_settled(fs, o, fd)) {
-        struct statx was, stx;
-        bool served = (fs->mode == FS_MODE_DAEMON || o->view) && store_statx(fs, fd, "", &was) == 0;
+    bool served = fs->mode == FS_MODE_DAEMON || o->view, ours = fd >= 0 && o->node->session && o->creators == 0 && !o->swapped;
+    struct statx was, stx;
+    bool seen = ours && (served || o->settled_mtime_us > 0) && store_statx(fs, fd, "", &was) == 0;
+    if (ours && !(seen && is_settled(o, &was))) {
         err = npk_settle(fs->store, path, fd, flags | NPK_SETTLE_TRY, &state, &info);
         if (err == -EAGAIN) { /* a library holds the array's lock: wait for it, but not in the request loop */
             loop_yield(fs);
@@ -403,11 +398,11 @@ void settle(fs_state *fs, fs_open *o, unsigned flags)
             bool looked = store_statx(fs, fd, "", &stx) == 0; /* counting the rows has moved the time */
             bool agree = (state == NPK_SETTLED || state == NPK_PART_ROW) && looked && stx.stx_size == info.file_bytes;
             o->settled_bytes = info.file_bytes;
-            o->settled_mtime_us = agree ? stamp_ns(&stx.stx_mtime) / 1000 : -1;
+            o->settled_mtime_us = agree ? statx_ns(&stx.stx_mtime) / 1000 : -1;
             if (o->view)
                 view_refresh(fs, o, path);
             /* Telling the kernel what it knows would make it drop the answer to the fstat that follows an open. */
-            if (served && (!looked || stx.stx_size != was.stx_size || stamp_ns(&stx.stx_mtime) != stamp_ns(&was.stx_mtime)))
+            if (served && seen && (!looked || stx.stx_size != was.stx_size || statx_ns(&stx.stx_mtime) != statx_ns(&was.stx_mtime)))
                 notice_attributes(fs, o->node, info.header.data_offset);
         }
         npk_info_clear(&info);
@@ -535,7 +530,7 @@ static void remove_handle(fs_state *fs, fs_handle *h)
  * open always sees the file. */
 static bool may_keep_pages(fs_node *n, const struct statx *stx, bool changed_here)
 {
-    int64_t mtime = stamp_ns(&stx->stx_mtime), ctime = stamp_ns(&stx->stx_ctime);
+    int64_t mtime = statx_ns(&stx->stx_mtime), ctime = statx_ns(&stx->stx_ctime);
     bool same = !changed_here && n->cached_mtime_ns && n->cached_mtime_ns == mtime && n->cached_ctime_ns == ctime &&
                 n->cached_size == stx->stx_size;
     struct timespec now;
